@@ -1,0 +1,296 @@
+//! The command line: clap lives here and nowhere else.
+
+#![expect(clippy::doc_markdown, reason = "the doc comments are the help text of a terminal, not Markdown")]
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use hitless::scenario::{Options, SERVER_IMAGE};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  pass: every budget holds
+  1  a budget is broken
+  2  usage or scenario error
+  3  environment: no container engine, port taken, image missing, ...
+  4  inconclusive: the budgets hold, but the run could not have seen a failure
+     (interrupted, too little load, a late generator, out of ports or descriptors)";
+
+/// Rolls containers under HTTP load and says which requests were lost, when, and why.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Restart every replica in turn while requests run without a pause, and judge what was lost.
+    #[command(after_help = EXIT_CODES)]
+    Run {
+        #[command(flatten)]
+        run: RunArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Run our server's presets one after the other and compare them in one table.
+    #[command(after_help = EXIT_CODES)]
+    Matrix {
+        #[command(flatten)]
+        run: RunArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Render a run's report again, from its report.json, or from its events.jsonl if the run was killed.
+    Report {
+        /// The directory of the run, or one of these files.
+        path: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Look at everything that a run depends on; each finding comes with its remedy.
+    Doctor {
+        /// The port that a run would use.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+    /// Prove that the harness sees what it should: run servers that misbehave in one known way, and catch each.
+    Selftest {
+        /// Where the servers listen.
+        #[arg(long, default_value = "http://127.0.0.1:8080/")]
+        url: String,
+        /// Where the reports of the cases go.
+        #[arg(long, default_value = "hitless-report/selftest")]
+        report_dir: PathBuf,
+    },
+    /// Remove the containers that interrupted runs left behind.
+    Clean {
+        /// Also those of runs that go on.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Build the server's image from this checkout, without a registry.
+    Image {
+        /// The image's name.
+        #[arg(long, default_value = SERVER_IMAGE)]
+        tag: String,
+        /// Print the Dockerfile of the image instead of building it.
+        #[arg(long)]
+        print_dockerfile: bool,
+    },
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page, in roff.
+    Man,
+}
+
+/// The completions for `shell`.
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "hitless", &mut script);
+    script
+}
+
+/// The manual page: the program's, then one for each of its commands.
+///
+/// # Errors
+/// Never in practice: the page is written to memory.
+pub(crate) fn manual() -> std::io::Result<Vec<u8>> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for part in command.get_subcommands().filter(|part| !part.is_hide_set()) {
+        clap_mangen::Man::new(part.clone()).render(&mut page)?;
+    }
+    Ok(page)
+}
+
+/// What is printed; the files of the report are written in any case.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OutputArgs {
+    /// What goes to stdout: text for people, or json, which is report.json and nothing else.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text, help_heading = "Output")]
+    pub(crate) format: Format,
+    /// Show no progress, and no table at the end: the exit code and the report say it all.
+    #[arg(long, short, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+/// What goes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people.
+    Text,
+    /// The report, for scripts.
+    Json,
+}
+
+/// Every flag is also a field of the scenario file; flags win.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A scenario file (TOML); its fields are named like the flags.
+    pub(crate) scenario: Option<PathBuf>,
+    /// How our server stops: normal, graceful, reuseport, handover [default: handover].
+    #[arg(long, value_name = "NAME", help_heading = "What is tested")]
+    preset: Option<String>,
+    /// Where the replicas live: docker (containers made for the run) or compose (a project that runs) [default: docker].
+    #[arg(long, value_name = "KIND", help_heading = "What is tested")]
+    runtime: Option<String>,
+    /// Test this image instead of our server's; with --preset, an image of our server.
+    #[arg(long, value_name = "IMAGE", help_heading = "What is tested")]
+    image: Option<String>,
+    /// Environment of the containers; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "What is tested")]
+    env: Vec<String>,
+    /// The Compose file whose running services are rolled [default: compose.yaml].
+    #[arg(long, value_name = "FILE", help_heading = "What is tested")]
+    compose: Option<PathBuf>,
+    /// A service of the Compose file; may be repeated [default: all that run].
+    #[arg(long, value_name = "NAME", help_heading = "What is tested")]
+    service: Vec<String>,
+    /// How many replicas [default: 1 for normal and graceful, otherwise 2].
+    #[arg(long, value_name = "N", help_heading = "The rollout")]
+    replicas: Option<usize>,
+    /// Replace each replica by a container of this image instead of restarting it; rounds alternate, there and back.
+    #[arg(long, value_name = "IMAGE", help_heading = "The rollout")]
+    replace: Option<String>,
+    /// Whether the new container is ready before the old one stops: start-first or stop-first [default: start-first].
+    #[arg(long, value_name = "ORDER", help_heading = "The rollout")]
+    order: Option<String>,
+    /// How often each replica is restarted or replaced [default: 5].
+    #[arg(long, value_name = "N", help_heading = "The rollout")]
+    rounds: Option<u32>,
+    /// End at the first failure, for hunting flakes; rounds then default to 1000.
+    #[arg(long, help_heading = "The rollout")]
+    until_failure: bool,
+    /// Steady load before the first and after the last restart [default: 1s].
+    #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
+    lead: Option<String>,
+    /// Steady load between two restarts [default: 500ms].
+    #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
+    settle: Option<String>,
+    /// How long a replica may take to stop before the engine kills it, in whole seconds [default: 20s].
+    #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
+    stop_timeout: Option<String>,
+    /// How long a replica may take to become ready [default: 30s].
+    #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
+    ready_timeout: Option<String>,
+    /// How a replica is known to be ready: health, tcp, http:/PATH, log:TEXT [default: what our server logs; for other
+    /// images their health check, or the port if they have none].
+    #[arg(long, value_name = "HOW", help_heading = "The rollout")]
+    ready: Option<String>,
+    /// Moves the restarts against the load; the same seed gives the same pauses [default: 1].
+    #[arg(long, value_name = "N", help_heading = "The rollout")]
+    seed: Option<u64>,
+    /// Where the requests go [default: http://127.0.0.1:8080/].
+    #[arg(long, help_heading = "The load")]
+    url: Option<String>,
+    /// Streams of load: fresh (a new connection a request), pooled (keep-alive), strict (keep-alive, nothing ever
+    /// repeated), h2 (HTTP/2), and three that are always in flight over a restart: slow, upload, stream; each may carry
+    /// its own rate, fresh=500 [default: fresh,pooled,slow].
+    #[arg(long, value_name = "NAME[=RATE],...", help_heading = "The load")]
+    cohort: Vec<String>,
+    /// Requests per second of each cohort; those that take long have at most 4 [default: 300].
+    #[arg(long, value_name = "PER SECOND", help_heading = "The load")]
+    rate: Option<f64>,
+    /// Requests that a cohort may have in flight at once [default: 256].
+    #[arg(long, value_name = "N", help_heading = "The load")]
+    concurrency: Option<usize>,
+    /// How long a request may take, beyond its cohort's delay [default: 5s].
+    #[arg(long, value_name = "DURATION", help_heading = "The load")]
+    request_timeout: Option<String>,
+    /// How long the requests of slow, upload and stream take [default: 3s].
+    #[arg(long, value_name = "DURATION", help_heading = "The load")]
+    slow_delay: Option<String>,
+    /// A path of your server that takes long, for the slow cohort.
+    #[arg(long, value_name = "PATH", help_heading = "The load")]
+    slow_path: Option<String>,
+    /// A path of your server that takes a POST, for the upload cohort.
+    #[arg(long, value_name = "PATH", help_heading = "The load")]
+    upload_path: Option<String>,
+    /// A path of your server whose answer takes long, for the stream cohort.
+    #[arg(long, value_name = "PATH", help_heading = "The load")]
+    stream_path: Option<String>,
+    /// The status of the expected answer [default: 200].
+    #[arg(long, value_name = "STATUS", help_heading = "The load")]
+    expect_status: Option<u16>,
+    /// The whole body of the expected answer [default: our server's; unchecked for other images].
+    #[arg(long, value_name = "TEXT", help_heading = "The load")]
+    expect_body: Option<String>,
+    /// What the run may cost, in k6's grammar: 'failed==0', 'p(99)<250ms', 'fresh.refused==0', 'draining.failed<3'; may
+    /// be repeated [default: failed==0].
+    #[arg(long, value_name = "CONDITION", help_heading = "The verdict")]
+    budget: Vec<String>,
+    /// Where report.json and events.jsonl go [default: hitless-report/<run>].
+    #[arg(long, value_name = "DIR", help_heading = "The verdict")]
+    report_dir: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The flags as options.
+    pub(crate) fn into_options(self) -> Options {
+        Options {
+            preset: self.preset,
+            runtime: self.runtime,
+            image: self.image,
+            env: self.env,
+            compose: self.compose,
+            service: self.service,
+            replicas: self.replicas,
+            replace: self.replace,
+            order: self.order,
+            rounds: self.rounds,
+            until_failure: self.until_failure.then_some(true),
+            rate: self.rate,
+            concurrency: self.concurrency,
+            cohort: self.cohort,
+            url: self.url,
+            expect_status: self.expect_status,
+            expect_body: self.expect_body,
+            slow_delay: self.slow_delay,
+            slow_path: self.slow_path,
+            upload_path: self.upload_path,
+            stream_path: self.stream_path,
+            ready: self.ready,
+            lead: self.lead,
+            settle: self.settle,
+            stop_timeout: self.stop_timeout,
+            ready_timeout: self.ready_timeout,
+            request_timeout: self.request_timeout,
+            budget: self.budget,
+            report_dir: self.report_dir,
+            seed: self.seed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manual_and_completions_know_every_command() {
+        let page = String::from_utf8(manual().unwrap()).unwrap();
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = String::from_utf8(completions(shell)).unwrap();
+            for command in Cli::command().get_subcommands() {
+                assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
+            }
+        }
+        for command in Cli::command().get_subcommands() {
+            assert!(page.contains(command.get_name()), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

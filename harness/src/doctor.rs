@@ -1,0 +1,193 @@
+//! Can this machine run it, and what will bite? Looks, and changes nothing.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+
+use crate::environment;
+use crate::runtime::docker::engine::Engine;
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// As it should be.
+    Fine,
+    /// A run is possible, but this will bite.
+    Warning,
+    /// No run is possible.
+    Problem,
+}
+
+/// One line of the doctor's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// What was found.
+    pub finding: Finding,
+    /// What it is.
+    pub value: String,
+    /// What to do about it; nothing if it is fine.
+    pub remedy: String,
+}
+
+impl Check {
+    fn fine(name: &'static str, value: impl Into<String>) -> Self {
+        Self { name, finding: Finding::Fine, value: value.into(), remedy: String::new() }
+    }
+
+    fn warning(name: &'static str, value: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, finding: Finding::Warning, value: value.into(), remedy: remedy.into() }
+    }
+
+    fn problem(name: &'static str, value: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, finding: Finding::Problem, value: value.into(), remedy: remedy.into() }
+    }
+}
+
+/// Below this many descriptors a busy run ends in the harness's own shortage.
+const ENOUGH_DESCRIPTORS: u64 = 4096;
+const ENOUGH_PORTS: u32 = 10_000;
+
+/// Looks at everything that a run depends on.
+pub async fn examine(port: u16) -> Vec<Check> {
+    let mut checks = engine().await;
+    checks.push(port_free(port));
+    checks.push(kernel());
+    checks.push(tcp_migrate_req());
+    checks.push(descriptors());
+    checks.push(ephemeral_ports());
+    checks.push(cpus());
+    checks.push(static_linking());
+    checks
+}
+
+async fn engine() -> Vec<Check> {
+    let engine = match Engine::connect().await {
+        Ok(engine) => engine,
+        Err(error) => {
+            return vec![Check::problem(
+                "container engine",
+                error.to_string(),
+                "install Docker (docs.docker.com/engine/install), or start it: `sudo systemctl start docker`",
+            )];
+        }
+    };
+    let address = engine.address();
+    let reached =
+        Check::fine("container engine", format!("reached at {} ({})", address.host, address.because));
+    let version = match engine.version().await {
+        Ok(version) => Check::fine("engine version", format!("{}, API {}", version.name, version.api)),
+        Err(error) => Check::problem("engine version", error.to_string(), "restart the engine"),
+    };
+    let network = if address.host.starts_with("unix://") {
+        Check::fine("host network", "the engine is on this machine")
+    } else {
+        Check::warning(
+            "host network",
+            format!("the engine is behind {}", address.host),
+            "replicas listen on the engine's host: requests to 127.0.0.1 reach them only if that is this machine",
+        )
+    };
+    vec![reached, version, network]
+}
+
+fn port_free(port: u16) -> Check {
+    match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Check::fine("port", format!("{port} is free")),
+        Err(error) => Check::problem(
+            "port",
+            format!("{port} cannot be used: {error}"),
+            "stop who listens there, run `hitless clean`, or use --url http://127.0.0.1:PORT/",
+        ),
+    }
+}
+
+fn kernel() -> Check {
+    let release = environment::kernel();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    let version = (numbers.next().and_then(Result::ok), numbers.next().and_then(Result::ok));
+    if version >= (Some(3), Some(9)) {
+        Check::fine("kernel", release)
+    } else {
+        Check::problem("kernel", release, "SO_REUSEPORT needs Linux 3.9 or later")
+    }
+}
+
+fn tcp_migrate_req() -> Check {
+    let name = "tcp_migrate_req";
+    match environment::tcp_migrate_req() {
+        Some(false) => Check::fine(name, "0: a listener that closes resets what waits in its accept queue"),
+        Some(true) => Check::warning(
+            name,
+            "1: the kernel moves waiting connections to a sibling listener",
+            "results hold only for hosts with the same setting; 0 is the default: sysctl net.ipv4.tcp_migrate_req=0",
+        ),
+        None => Check::fine(name, "this kernel has none (5.14 and later do)"),
+    }
+}
+
+fn descriptors() -> Check {
+    match environment::descriptor_limit() {
+        Some(limit) if limit < ENOUGH_DESCRIPTORS => Check::warning(
+            "descriptors",
+            format!("{limit} at most"),
+            format!("high rates need more: `ulimit -n {ENOUGH_DESCRIPTORS}`"),
+        ),
+        Some(limit) => Check::fine("descriptors", format!("{limit} at most")),
+        None => Check::fine("descriptors", "unlimited"),
+    }
+}
+
+fn ephemeral_ports() -> Check {
+    match environment::ephemeral_ports() {
+        Some((first, last)) if u32::from(last.saturating_sub(first)) < ENOUGH_PORTS => Check::warning(
+            "ephemeral ports",
+            format!("{first} to {last}"),
+            "widen them for high rates of fresh connections: sysctl net.ipv4.ip_local_port_range=\"32768 60999\"",
+        ),
+        Some((first, last)) => Check::fine("ephemeral ports", format!("{first} to {last}")),
+        None => Check::warning("ephemeral ports", "unknown", "is /proc mounted?"),
+    }
+}
+
+fn cpus() -> Check {
+    match environment::cpus() {
+        1 => Check::warning(
+            "CPUs",
+            "1",
+            "load and servers share it: keep --rate low, or the run is inconclusive",
+        ),
+        count => Check::fine("CPUs", count.to_string()),
+    }
+}
+
+/// Links a program that does nothing, statically, as the server's image needs it.
+fn static_linking() -> Check {
+    let name = "static linking";
+    let remedy = "`hitless image` needs Rust from rustup.rs and the static C library (Debian: libc6-dev)";
+    let Ok(directory) = std::env::temp_dir().canonicalize() else {
+        return Check::warning(name, "there is no directory for temporary files", "set TMPDIR");
+    };
+    let source = directory.join(format!("hitless-doctor-{}.rs", std::process::id()));
+    let binary = source.with_extension("bin");
+    let compiled = std::fs::write(&source, "fn main() {}\n").and_then(|()| {
+        Command::new("rustc")
+            .args(["-C", "target-feature=+crt-static", "--target"])
+            .arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
+            .arg("-o")
+            .args([&binary, &source])
+            .output()
+    });
+    let _ = std::fs::remove_file(&source);
+    let _ = std::fs::remove_file(&binary);
+    match compiled {
+        Ok(output) if output.status.success() => Check::fine(name, "rustc links a static binary"),
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let first =
+                text.lines().find(|line| line.starts_with("error")).unwrap_or("rustc failed").to_owned();
+            Check::warning(name, first, remedy)
+        }
+        Err(error) => Check::warning(name, format!("rustc cannot be run: {error}"), remedy),
+    }
+}

@@ -1,0 +1,200 @@
+//! `events.jsonl`: one JSON object a line, written while the run goes on, so that a run that is interrupted, or killed,
+//! leaves what was seen. Times are milliseconds from the run's zero. `Event` in `events/line.rs` lists the lines;
+//! [`replay`](crate::replay) makes a report of them.
+
+pub mod line;
+mod pending;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::load::{CohortTotals, Observation};
+use crate::phase::Phase;
+use crate::recorder::RestartStep;
+use crate::recording::{FailureRecord, LifecycleEvent, Recording, Timeline};
+use line::{Event, Failed, Head, Line, Nearest, Totals};
+use pending::Pending;
+
+/// More failures than this are counted in the samples only, so that a run against nothing does not fill a disk.
+const MOST_FAILURES: u64 = 100_000;
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to create {}: {source}", path.display())]
+pub struct EventLogError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Writes `events.jsonl`.
+#[derive(Debug)]
+pub struct EventLog {
+    out: Option<BufWriter<File>>,
+    began: Moment,
+    failures: u64,
+    sampled: Moment,
+    pending: Pending,
+}
+
+impl EventLog {
+    /// Creates the file in `directory`; its first line is `head`. The run's zero is now.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(directory: &Path, head: Head) -> Result<Self, EventLogError> {
+        let path = directory.join("events.jsonl");
+        let file = File::create(&path).map_err(|source| EventLogError { path, source })?;
+        let mut log = Self { out: Some(BufWriter::new(file)), ..Self::discarding() };
+        log.write(log.began, Event::Run(Box::new(head)));
+        log.flush();
+        Ok(log)
+    }
+
+    /// A log that keeps nothing, for runs that need no file.
+    #[must_use]
+    pub fn discarding() -> Self {
+        let now = Moment::now();
+        Self { out: None, began: now, failures: 0, sampled: now, pending: Pending::default() }
+    }
+
+    /// The run's zero.
+    pub(crate) const fn began(&self) -> Moment {
+        self.began
+    }
+
+    pub(crate) fn load_began(&mut self, at: Moment) {
+        self.write(at, Event::LoadBegan);
+    }
+
+    pub(crate) fn lifecycle(&mut self, event: &LifecycleEvent) {
+        let line = Event::Lifecycle {
+            replica: event.replica.clone(),
+            event: event.kind,
+            source: event.source,
+            fields: event.fields.clone(),
+        };
+        self.write(event.at, line);
+        self.flush();
+    }
+
+    pub(crate) fn restart(&mut self, at: Moment, restart: usize, step: RestartStep) {
+        self.write(at, Event::Restart { restart, step });
+    }
+
+    pub(crate) fn phase(
+        &mut self,
+        at: Moment,
+        phase: Phase,
+        restart: Option<usize>,
+        replica: &std::sync::Arc<str>,
+        round: u32,
+    ) {
+        self.write(at, Event::Phase { phase, restart, replica: replica.clone(), round });
+    }
+
+    pub(crate) fn failure(&mut self, failure: &FailureRecord) {
+        self.failures += 1;
+        if self.failures > MOST_FAILURES {
+            return;
+        }
+        let failed = Failed {
+            cohort: failure.cohort.to_owned(),
+            number: failure.number,
+            class: failure.class,
+            curl_exit: failure.class.curl_exit(),
+            started_ms: failure.started.offset_ms(self.began),
+            phase: failure.phase,
+            restart: failure.restart,
+            nearest: failure.nearest.as_ref().map(|nearest| Nearest {
+                replica: nearest.replica.clone(),
+                event: nearest.kind,
+                offset_ms: nearest.offset_ms,
+            }),
+            connection_request: failure.connection.map(|used| used.nth),
+            bytes_sent: failure.connection.and_then(|used| used.sent),
+            bytes_received: failure.connection.and_then(|used| used.received),
+            hidden_by_retries: failure.is_hidden_by_retries,
+            detail: failure.detail.clone(),
+        };
+        self.write(failure.at, Event::Failure(Box::new(failed)));
+    }
+
+    /// Counts a request that was placed; it is written with the next samples.
+    pub(crate) fn observe(
+        &mut self,
+        observation: &Observation,
+        phase: Phase,
+        restart: Option<usize>,
+        timeline: &Timeline,
+        is_long: bool,
+    ) {
+        if self.out.is_some() {
+            let stretch = timeline.stretch_of(observation.finished);
+            self.pending.observe(observation, phase, restart, stretch, is_long);
+        }
+    }
+
+    pub(crate) fn queue(&mut self, at: Moment, depth: u64, timeline: &Timeline) {
+        if self.out.is_some() {
+            self.pending.queue(depth, timeline.stretch_of(at));
+        }
+    }
+
+    pub(crate) fn load_ended(&mut self, at: Moment, totals: &[CohortTotals], recording: &Recording) {
+        let totals = totals.iter().map(|totals| Totals {
+            sent: totals.sent,
+            connections: totals.client.connections,
+            replayed: totals.client.replayed,
+            closed_idle: totals.client.closed_idle,
+        });
+        self.write(at, Event::LoadEnded { totals: totals.collect(), kernel: recording.kernel.clone() });
+    }
+
+    /// Writes samples if the last ones are a while ago.
+    pub(crate) fn tick(&mut self, recording: &Recording) {
+        if Moment::now().since(self.sampled) >= SAMPLE_EVERY {
+            self.sample(recording);
+        }
+    }
+
+    pub(crate) fn close(&mut self, recording: &Recording) {
+        self.sample(recording);
+        let cut_short = recording.cut_short.as_ref().map(ToString::to_string);
+        self.write(recording.ended, Event::End { cut_short });
+        self.flush();
+    }
+
+    fn sample(&mut self, recording: &Recording) {
+        self.sampled = Moment::now();
+        let cohorts: Vec<&'static str> = recording.cohorts.iter().map(|cohort| cohort.name).collect();
+        for (at, line) in self.pending.drain(&cohorts) {
+            self.write(at.unwrap_or(self.sampled), line);
+        }
+        self.flush();
+    }
+
+    fn write(&mut self, at: Moment, event: Event) {
+        let Some(out) = &mut self.out else { return };
+        let line = Line { t_ms: at.offset_ms(self.began), event };
+        let is_written = serde_json::to_writer(&mut *out, &line).is_ok() && out.write_all(b"\n").is_ok();
+        if !is_written {
+            self.give_up();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.out.as_mut().is_some_and(|out| out.flush().is_err()) {
+            self.give_up();
+        }
+    }
+
+    /// A full disk must not end the experiment; it is said once.
+    fn give_up(&mut self) {
+        self.out = None;
+        eprintln!("warning: events.jsonl cannot be written any more; the run goes on without it");
+    }
+}

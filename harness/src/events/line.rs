@@ -1,0 +1,257 @@
+//! What a line of `events.jsonl` says. Written by [`EventLog`](super::EventLog), read by [`crate::replay`]: one type for
+//! both, so that they cannot disagree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::budget::Budget;
+use crate::failure::FailureClass;
+use crate::phase::Phase;
+use crate::recorder::RestartStep;
+use crate::recording::{LifecycleKind, Source, Tally};
+use crate::report::ScenarioInfo;
+use crate::runtime::Environment;
+use crate::summary::ByClass;
+
+/// A line: when, in milliseconds from the run's zero, and what.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// When.
+    pub t_ms: f64,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened, or was counted.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The first line: what is tested, where, and how it is judged.
+    Run(Box<Head>),
+    /// The load began.
+    LoadBegan,
+    /// Something in a replica's life, and who says so.
+    Lifecycle {
+        /// Whose.
+        replica: Arc<str>,
+        /// What.
+        event: LifecycleKind,
+        /// Who says so.
+        source: Source,
+        /// What else was said.
+        fields: Map<String, Value>,
+    },
+    /// The rollout did something to a replica, or learnt something of it.
+    Restart {
+        /// Which restart, counted from 0.
+        restart: usize,
+        /// What.
+        #[serde(flatten)]
+        step: RestartStep,
+    },
+    /// The rollout entered a phase.
+    Phase {
+        /// Which.
+        phase: Phase,
+        /// Which restart it belongs to, counted from 0; none while steady.
+        restart: Option<usize>,
+        /// Whose restart it is, or was.
+        replica: Arc<str>,
+        /// In which round, from 1.
+        round: u32,
+    },
+    /// A failed request, placed.
+    Failure(Box<Failed>),
+    /// Requests of one cohort, in one phase, that ended since the last such line.
+    Sample(Box<Sample>),
+    /// A stretch of time; what is said of the same stretch twice adds up.
+    Timeline(Box<Stretch>),
+    /// Nothing more was sent.
+    LoadEnded {
+        /// What each cohort began, in the order of the scenario.
+        totals: Vec<Totals>,
+        /// How much the kernel's counters grew.
+        kernel: BTreeMap<String, u64>,
+    },
+    /// The last line, unless the run was killed.
+    End {
+        /// Why the run ended before its rollout did, if it did.
+        cut_short: Option<String>,
+    },
+    /// What a later version writes.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What is known of a run when it begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Head {
+    /// The version of the report's schema.
+    pub schema_version: u32,
+    /// The run's id.
+    pub run: String,
+    /// The command that repeats it.
+    pub command: String,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// What is tested.
+    pub scenario: ScenarioInfo,
+    /// How it is judged.
+    pub budgets: Vec<Budget>,
+    /// The machine.
+    pub environment: Environment,
+}
+
+/// A failed request.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Failed {
+    /// Its cohort.
+    pub cohort: String,
+    /// Which request of the cohort, from 0.
+    pub number: u64,
+    /// What was seen.
+    pub class: FailureClass,
+    /// The exit code that curl would have ended with.
+    pub curl_exit: Option<u8>,
+    /// When it was sent.
+    pub started_ms: f64,
+    /// Where in the rollout.
+    pub phase: Phase,
+    /// Which restart, counted from 0.
+    pub restart: Option<usize>,
+    /// The nearest lifecycle event.
+    pub nearest: Option<Nearest>,
+    /// Which request of its connection it was, from 1, if that is known.
+    pub connection_request: Option<u64>,
+    /// Bytes sent for it, if they were counted.
+    pub bytes_sent: Option<u64>,
+    /// Bytes that came back.
+    pub bytes_received: Option<u64>,
+    /// Whether a client that repeats idempotent requests would have hidden it.
+    pub hidden_by_retries: bool,
+    /// The chain of errors.
+    pub detail: String,
+}
+
+/// The lifecycle event nearest to a failure.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Nearest {
+    /// Whose life.
+    pub replica: Arc<str>,
+    /// What happened.
+    pub event: LifecycleKind,
+    /// Milliseconds from the event to the failure.
+    pub offset_ms: f64,
+}
+
+/// Requests of one cohort in one phase of one restart.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sample {
+    /// Which cohort.
+    pub cohort: String,
+    /// Which phase.
+    pub phase: Phase,
+    /// Which restart, counted from 0; none while steady.
+    pub restart: Option<usize>,
+    /// Counts and latencies.
+    #[serde(flatten)]
+    pub tally: TallyLine,
+    /// Time from the actual start to the end.
+    pub service: Sparse,
+    /// How late the generator was.
+    pub lateness: Sparse,
+    /// Requests that waited because the cohort's concurrency was used up.
+    pub waited: u64,
+}
+
+/// A stretch of the timeline.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stretch {
+    /// How long it is; it begins at the line's moment.
+    pub width_ms: f64,
+    /// Counts and latencies.
+    #[serde(flatten)]
+    pub tally: TallyLine,
+    /// Answers by replica.
+    pub replicas: BTreeMap<Arc<str>, u64>,
+    /// The most connections that waited to be accepted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queue: Option<u64>,
+}
+
+/// What a cohort began.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Totals {
+    /// Requests that were sent.
+    pub sent: u64,
+    /// Connections that were established.
+    pub connections: u64,
+    /// Requests that the client's pool repeated on its own.
+    pub replayed: Option<u64>,
+    /// Connections that the server closed while they were idle.
+    pub closed_idle: Option<u64>,
+}
+
+/// Counts and latencies.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TallyLine {
+    /// Requests whose end was seen.
+    pub requests: u64,
+    /// Failures by class.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub by_class: ByClass,
+    /// Latencies of the answered ones.
+    pub latency: Sparse,
+}
+
+impl From<&Tally> for TallyLine {
+    fn from(tally: &Tally) -> Self {
+        let by_class =
+            FailureClass::ALL.into_iter().map(|class| (class, tally.of(class))).filter(|(_, n)| *n > 0);
+        Self { requests: tally.requests, by_class: by_class.collect(), latency: Sparse::from(&tally.latency) }
+    }
+}
+
+impl TallyLine {
+    /// Adds what the line says to a tally.
+    pub fn add_to(&self, tally: &mut Tally) {
+        self.add_counts_to(tally);
+        self.latency.add_to(&mut tally.latency);
+    }
+
+    /// The same without latencies.
+    pub fn add_counts_to(&self, tally: &mut Tally) {
+        tally.requests += self.requests;
+        for (class, failed) in &self.by_class {
+            tally.failed[*class as usize] += failed;
+        }
+    }
+}
+
+/// A histogram of microseconds: each value that occurred, to two digits, and how often.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sparse(Vec<(u64, u64)>);
+
+impl From<&Histogram<u64>> for Sparse {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        Self(
+            histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect(),
+        )
+    }
+}
+
+impl Sparse {
+    /// Adds the values to a histogram.
+    pub fn add_to(&self, histogram: &mut Histogram<u64>) {
+        for (value, count) in &self.0 {
+            // An auto-resizing histogram takes every value.
+            let _ = histogram.record_n(*value, *count);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What others say of the same run: the kernel's counters, the depth of the accept queues, the servers' own accounts.
+//! The clients' word is held against theirs.
+
+mod kernel;
+mod queue;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use crate::clock::Moment;
+use crate::recorder::Recorder;
+use crate::recording::{LifecycleKind, Recording, Source};
+use crate::summary::Counts;
+
+pub use kernel::KernelCounters;
+
+/// How often the accept queues are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// What others say of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// How much the kernel's counters grew over the load; those that did not are left out. They count everything in
+    /// this network namespace, not this run alone.
+    pub kernel: BTreeMap<String, u64>,
+    /// The most connections that were seen waiting in the listeners' accept queues together.
+    pub accept_queue_max: Option<u64>,
+    /// The servers' own accounts beside the clients'.
+    pub reconciliation: Option<Reconciliation>,
+}
+
+/// The servers' own accounts, added up over every life, beside the clients'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciliation {
+    /// How often a process ended.
+    pub lives: u64,
+    /// How many of them left an account.
+    pub accounts: u64,
+    /// Requests whose head the servers read.
+    pub begun: u64,
+    /// Responses that the servers finished.
+    pub answered: u64,
+    /// Requests that the servers cut.
+    pub cut: u64,
+    /// Whole answers that the clients saw, expected or not.
+    pub seen: u64,
+    /// `answered - seen`: nothing, if every life left an account and nobody else sent requests. A positive difference
+    /// are answers that no client took, a negative one answers that no account holds.
+    pub difference: i64,
+}
+
+/// Compares what the servers logged at their ends with what the clients saw. None if no server gave an account.
+#[must_use]
+pub fn reconcile(recording: &Recording, totals: &Counts) -> Option<Reconciliation> {
+    use crate::failure::FailureClass;
+    let ends = |kind, source| {
+        recording.events.iter().filter(move |event| event.kind == kind && event.source == source)
+    };
+    let accounts: Vec<_> = ends(LifecycleKind::Exiting, Source::Server).collect();
+    if accounts.is_empty() {
+        return None;
+    }
+    let sum =
+        |field: &str| -> u64 { accounts.iter().filter_map(|event| event.fields.get(field)?.as_u64()).sum() };
+    let unexpected = [FailureClass::HttpError, FailureClass::WrongBody];
+    let seen = totals.ok + unexpected.iter().filter_map(|class| totals.by_class.get(class)).sum::<u64>();
+    let answered = sum("answered");
+    Some(Reconciliation {
+        lives: ends(LifecycleKind::Exited, Source::Engine).count() as u64,
+        accounts: accounts.len() as u64,
+        begun: sum("begun"),
+        answered,
+        cut: sum("cut"),
+        seen,
+        difference: i64::try_from(answered).unwrap_or(i64::MAX) - i64::try_from(seen).unwrap_or(i64::MAX),
+    })
+}
+
+/// Looks at the accept queues of a port until it is dropped.
+#[derive(Debug)]
+pub struct QueueWatch(JoinHandle<()>);
+
+impl QueueWatch {
+    /// Starts looking at all listeners of `port`; what is seen goes to the recorder.
+    #[must_use]
+    pub fn start(port: u16, recorder: Recorder) -> Self {
+        Self(tokio::spawn(async move {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                looks.tick().await;
+                let Some(depth) = queue::depth(port) else { return };
+                recorder.queue(Moment::now(), depth);
+            }
+        }))
+    }
+}
+
+impl Drop for QueueWatch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::recording::LifecycleEvent;
+
+    fn event(kind: LifecycleKind, source: Source, fields: &serde_json::Value) -> LifecycleEvent {
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        LifecycleEvent { at: Moment::from_nanoseconds(1), replica: "a".into(), kind, source, fields }
+    }
+
+    #[test]
+    fn accounts_of_all_lives_are_added_up() {
+        let mut recording = Recording::new(Moment::from_nanoseconds(0));
+        let totals = Counts { requests: 12, ok: 10, failed: 2, by_class: BTreeMap::new() };
+        assert_eq!(reconcile(&recording, &totals), None, "nobody gave an account");
+        for answered in [4, 6] {
+            let account = json!({"begun": answered + 1, "answered": answered, "cut": 1});
+            recording.events.push(event(LifecycleKind::Exiting, Source::Server, &account));
+            recording.events.push(event(LifecycleKind::Exited, Source::Engine, &json!({})));
+        }
+        let reconciled = reconcile(&recording, &totals).unwrap();
+        assert_eq!((reconciled.lives, reconciled.accounts), (2, 2));
+        assert_eq!((reconciled.begun, reconciled.answered, reconciled.cut), (12, 10, 2));
+        assert_eq!((reconciled.seen, reconciled.difference), (10, 0));
+    }
+}

@@ -1,0 +1,96 @@
+//! What a cohort is: one stream of load with one connection policy.
+
+use std::time::Duration;
+
+use crate::load::content::Expectation;
+
+/// A connection policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CohortKind {
+    /// A new connection for each request.
+    Fresh,
+    /// Connections are kept and used again, as an application's client does.
+    Pooled,
+    /// One request after another on known connections, nothing ever repeated: what happened to each is seen exactly.
+    Strict,
+    /// HTTP/2 with prior knowledge, many requests on few connections.
+    H2,
+    /// Requests that take long, so that some are in flight over every restart; a new connection each.
+    Slow,
+    /// Request bodies that are sent over a long time; a new connection each.
+    Upload,
+    /// Answers that arrive over a long time; a new connection each.
+    Stream,
+}
+
+impl CohortKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Fresh, Self::Pooled, Self::Strict, Self::H2, Self::Slow, Self::Upload, Self::Stream];
+
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Pooled => "pooled",
+            Self::Strict => "strict",
+            Self::H2 => "h2",
+            Self::Slow => "slow",
+            Self::Upload => "upload",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether its requests take long on purpose: they run at a low rate, and their latency says nothing of the
+    /// server.
+    #[must_use]
+    pub const fn is_long(self) -> bool {
+        matches!(self, Self::Slow | Self::Upload | Self::Stream)
+    }
+
+    /// Whether a connection may carry more than one request.
+    #[must_use]
+    pub const fn reuses_connections(self) -> bool {
+        matches!(self, Self::Pooled | Self::Strict | Self::H2)
+    }
+}
+
+/// What a request sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// A GET without a body.
+    None,
+    /// A POST of so many bytes, evenly over a time.
+    Body {
+        /// How long the body is.
+        bytes: u64,
+        /// How long it takes to send.
+        over: Duration,
+    },
+}
+
+/// One stream of load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CohortPlan {
+    /// Its connection policy.
+    pub kind: CohortKind,
+    /// Requests per second.
+    pub rate: f64,
+    /// How many may be in flight at once; past that, requests start late, and their latency says so.
+    pub concurrency: usize,
+    /// Where its requests go.
+    pub url: String,
+    /// How long a request is meant to take.
+    pub delay: Duration,
+    /// What each request sends.
+    pub payload: Payload,
+    /// What each answer has to be.
+    pub expectation: Expectation,
+}

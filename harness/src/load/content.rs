@@ -1,0 +1,174 @@
+//! What is sent and what has to come back: made, and checked, byte by byte. Pure.
+
+use crate::failure::{Failure, FailureClass};
+use crate::load::Outcome;
+
+/// Bodies are read to their end, up to this size: what is longer is not what was expected.
+pub(crate) const MAX_BODY: u64 = 16 << 20;
+/// How much of an unexpected body a report shows.
+const SHOWN_BODY: usize = 120;
+
+/// What an answer has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// The status code.
+    pub status: u16,
+    /// The body.
+    pub body: ExpectedBody,
+}
+
+/// What a body has to be. Whatever it is, it has to be complete: as long as its head, or its last chunk, says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpectedBody {
+    /// Anything.
+    Any,
+    /// This text.
+    Text(String),
+    /// So many bytes of [`pattern`].
+    Pattern(u64),
+}
+
+/// Byte number `index` of generated content. It repeats only after 64 KiB, so that a swapped or a missing piece shows.
+#[must_use]
+pub fn pattern(index: u64) -> u8 {
+    (31 * index + index / 256).to_le_bytes()[0]
+}
+
+/// What our server answers to an upload of `bytes` bytes of [`pattern`]: the length and the FNV-1a hash.
+#[must_use]
+pub fn upload_receipt(bytes: u64) -> String {
+    let hash = (0..bytes).fold(0xcbf2_9ce4_8422_2325_u64, |hash, index| {
+        (hash ^ u64::from(pattern(index))).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{bytes} {hash:016x}\n")
+}
+
+/// Compares an answer with what was expected, chunk by chunk, without keeping more of it than a report shows.
+#[derive(Debug)]
+pub(crate) struct Check<'a> {
+    expectation: &'a Expectation,
+    status: u16,
+    length: u64,
+    is_as_expected: bool,
+    beginning: Vec<u8>,
+}
+
+impl<'a> Check<'a> {
+    pub(crate) const fn new(expectation: &'a Expectation, status: u16) -> Self {
+        Self { expectation, status, length: 0, is_as_expected: true, beginning: Vec::new() }
+    }
+
+    /// Takes the next chunk of the body.
+    ///
+    /// # Errors
+    /// The body is longer than any that is expected.
+    pub(crate) fn take(&mut self, chunk: &[u8]) -> Result<(), Failure> {
+        let start = self.length;
+        self.length += chunk.len() as u64;
+        if self.length > MAX_BODY {
+            let detail = format!("the body is longer than {MAX_BODY} bytes");
+            return Err(Failure::new(FailureClass::WrongBody, detail));
+        }
+        let room = SHOWN_BODY.saturating_sub(self.beginning.len()).min(chunk.len());
+        self.beginning.extend_from_slice(&chunk[..room]);
+        self.is_as_expected &= match &self.expectation.body {
+            ExpectedBody::Any => true,
+            ExpectedBody::Text(text) => usize::try_from(start)
+                .ok()
+                .and_then(|start| text.as_bytes().get(start..start + chunk.len()))
+                .is_some_and(|expected| expected == chunk),
+            ExpectedBody::Pattern(_) => (start..).zip(chunk).all(|(index, byte)| pattern(index) == *byte),
+        };
+        Ok(())
+    }
+
+    /// Judges the whole answer.
+    pub(crate) fn finish(self) -> Outcome {
+        if self.status != self.expectation.status {
+            let detail =
+                format!("status {} instead of {}: {}", self.status, self.expectation.status, self.shown());
+            return Outcome::Failed(Failure::new(FailureClass::HttpError, detail));
+        }
+        let expected_length = match &self.expectation.body {
+            ExpectedBody::Any => self.length,
+            ExpectedBody::Text(text) => text.len() as u64,
+            ExpectedBody::Pattern(bytes) => *bytes,
+        };
+        if self.is_as_expected && self.length == expected_length {
+            return Outcome::Answered;
+        }
+        let detail = format!("{} bytes instead of {expected_length}: {}", self.length, self.shown());
+        Outcome::Failed(Failure::new(FailureClass::WrongBody, detail))
+    }
+
+    /// The beginning of the body, with control characters made visible.
+    fn shown(&self) -> String {
+        let dots = if self.length > self.beginning.len() as u64 { "…" } else { "" };
+        format!("\"{}{dots}\"", String::from_utf8_lossy(&self.beginning).escape_debug())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn judged(body: ExpectedBody, status: u16, chunks: &[&[u8]]) -> Option<FailureClass> {
+        let expectation = Expectation { status: 200, body };
+        let mut check = Check::new(&expectation, status);
+        for chunk in chunks {
+            check.take(chunk).unwrap();
+        }
+        match check.finish() {
+            Outcome::Answered => None,
+            Outcome::Failed(failure) => Some(failure.class),
+        }
+    }
+
+    #[test]
+    fn status_comes_before_body() {
+        let hello = || ExpectedBody::Text("hello".into());
+        assert_eq!(judged(hello(), 200, &[b"hel", b"lo"]), None);
+        assert_eq!(judged(hello(), 200, &[b"hell"]), Some(FailureClass::WrongBody));
+        assert_eq!(judged(hello(), 200, &[b"hello", b"!"]), Some(FailureClass::WrongBody));
+        assert_eq!(judged(hello(), 200, &[b"HELLO"]), Some(FailureClass::WrongBody));
+        assert_eq!(judged(hello(), 503, &[b"hello"]), Some(FailureClass::HttpError));
+        assert_eq!(judged(ExpectedBody::Any, 200, &[b"anything"]), None);
+    }
+
+    #[test]
+    fn shown_bodies_are_short_and_harmless() {
+        let expectation = Expectation { status: 200, body: ExpectedBody::Text(String::new()) };
+        let mut check = Check::new(&expectation, 200);
+        check.take(&[b'\x1b'; 500]).unwrap();
+        let Outcome::Failed(failure) = check.finish() else { panic!("it was not empty") };
+        assert!(failure.detail.contains("\\u{1b}") && failure.detail.ends_with("…\""), "{}", failure.detail);
+        assert!(!failure.detail.chars().any(char::is_control));
+    }
+
+    #[test]
+    fn receipt_is_the_hash_of_the_published_test_vectors() {
+        // FNV-1a of nothing is its offset basis.
+        assert_eq!(upload_receipt(0), "0 cbf29ce484222325\n");
+        assert_eq!(pattern(0), 0);
+        assert_eq!(pattern(256), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn pattern_is_recognised_however_it_is_cut(length in 0u64..5_000, cut in 1usize..700) {
+            let content: Vec<u8> = (0..length).map(pattern).collect();
+            let chunks: Vec<&[u8]> = content.chunks(cut).collect();
+            prop_assert_eq!(judged(ExpectedBody::Pattern(length), 200, &chunks), None);
+        }
+
+        #[test]
+        fn one_wrong_byte_is_seen(length in 1u64..5_000, at in 0u64..5_000) {
+            let mut content: Vec<u8> = (0..length).map(pattern).collect();
+            let at = usize::try_from(at % length).unwrap();
+            content[at] ^= 0x10;
+            prop_assert_eq!(judged(ExpectedBody::Pattern(length), 200, &[&content]), Some(FailureClass::WrongBody));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! From `events.jsonl` back to a report, for a run that was killed before it could write one. Counts, failures and
+//! lifecycles are those of the run; latencies are exact to about 6 %, and what only the end of a run tells (connections,
+//! the kernel's counters) is missing.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::clock::{Moment, WallOffset};
+use crate::events::line::{Event, Failed, Head, Line, Sample, Stretch, Totals};
+use crate::load::cohort::CohortKind;
+use crate::load::{ClientTotals, CohortTotals, ConnectionUse};
+use crate::recorder::{KEPT_FAILURES, RestartId, attach_accounts};
+use crate::recording::{
+    CohortRecord, CutShort, FailureRecord, LifecycleEvent, Nearest, Recording, Tally, Timeline,
+};
+use crate::report::{Context, Report};
+use crate::summary::Summary;
+use crate::verdict::judge;
+
+/// The run's zero: late enough for what happened before it.
+const ZERO: Moment = Moment::from_nanoseconds(3_600_000_000_000);
+
+/// The lines are no run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The file cannot be read.
+    #[error("line {0}: {1}")]
+    Read(usize, std::io::Error),
+    /// A line cannot be understood, and it is not the last one.
+    #[error("line {0}: {1}")]
+    BadLine(usize, serde_json::Error),
+    /// The first line does not say what was run.
+    #[error("the first line does not say what was run")]
+    NoHead,
+}
+
+/// Makes a report of a run's events. A last line that was not written to its end is left out.
+///
+/// # Errors
+/// The lines cannot be read, or are none of ours.
+pub fn replay(lines: impl BufRead) -> Result<Report, ReplayError> {
+    let mut lines = lines.lines().enumerate().peekable();
+    let mut replay: Option<Replay> = None;
+    while let Some((number, text)) = lines.next() {
+        let text = text.map_err(|error| ReplayError::Read(number + 1, error))?;
+        match (serde_json::from_str::<Line>(&text), &mut replay) {
+            (Ok(Line { event: Event::Run(head), .. }), None) => replay = Some(Replay::new(*head)),
+            (Ok(line), Some(replay)) => replay.take(line),
+            (Ok(_), None) => return Err(ReplayError::NoHead),
+            (Err(_), Some(_)) if lines.peek().is_none() => {}
+            (Err(error), _) => return Err(ReplayError::BadLine(number + 1, error)),
+        }
+    }
+    replay.map(Replay::finish).ok_or(ReplayError::NoHead)
+}
+
+struct Replay {
+    head: Head,
+    recording: Recording,
+    /// Failures since the last sample, in which they are counted.
+    uncounted: usize,
+}
+
+impl Replay {
+    fn new(head: Head) -> Self {
+        let cohorts = head.scenario.cohorts.iter().filter_map(|cohort| CohortKind::named(&cohort.name));
+        let microseconds = || Histogram::new(3).expect("a histogram has 1 to 5 significant digits");
+        let recording = Recording {
+            cohorts: cohorts
+                .map(|kind| CohortRecord {
+                    name: kind.name(),
+                    phases: std::array::from_fn(|_| Tally::new(3)),
+                    totals: CohortTotals::default(),
+                    lateness: microseconds(),
+                    service: microseconds(),
+                    waited: 0,
+                })
+                .collect(),
+            cut_short: Some(CutShort::Killed),
+            ..Recording::new(ZERO)
+        };
+        Self { head, recording, uncounted: 0 }
+    }
+
+    fn take(&mut self, line: Line) {
+        let at = moment(line.t_ms);
+        let recording = &mut self.recording;
+        recording.ended = recording.ended.max(at);
+        match line.event {
+            Event::Run(_) | Event::Unknown => {}
+            Event::LoadBegan => {
+                recording.load_began = Some(at);
+                recording.timeline = Timeline::new(at);
+            }
+            Event::Lifecycle { replica, event, source, fields } => {
+                recording.events.push(LifecycleEvent { at, replica, kind: event, source, fields });
+            }
+            Event::Restart { restart, step } => recording.take_step(RestartId(restart), at, step),
+            Event::Phase { phase, restart, .. } => recording.phases.enter(at, phase, restart),
+            Event::Failure(failed) => self.failure(at, *failed),
+            Event::Sample(sample) => {
+                self.uncounted = 0;
+                self.sample(&sample);
+            }
+            Event::Timeline(stretch) => self.stretch(at, *stretch),
+            Event::LoadEnded { totals, kernel } => self.load_ended(at, &totals, kernel),
+            Event::End { cut_short } => {
+                recording.cut_short = cut_short.as_deref().map(CutShort::from_text);
+            }
+        }
+    }
+
+    fn failure(&mut self, at: Moment, failed: Failed) {
+        let Some(kind) = CohortKind::named(&failed.cohort) else { return };
+        if self.recording.failures.len() >= KEPT_FAILURES {
+            return;
+        }
+        self.uncounted += 1;
+        self.recording.failures.push(FailureRecord {
+            at,
+            started: moment(failed.started_ms),
+            cohort: kind.name(),
+            number: failed.number,
+            class: failed.class,
+            detail: failed.detail,
+            connection: failed.connection_request.map(|nth| ConnectionUse {
+                nth,
+                sent: failed.bytes_sent,
+                received: failed.bytes_received,
+            }),
+            is_hidden_by_retries: failed.hidden_by_retries,
+            phase: failed.phase,
+            restart: failed.restart,
+            nearest: failed.nearest.map(|nearest| Nearest {
+                replica: nearest.replica,
+                kind: nearest.event,
+                offset_ms: nearest.offset_ms,
+            }),
+        });
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        let recording = &mut self.recording;
+        if let Some(cohort) = recording.cohorts.iter_mut().find(|cohort| cohort.name == sample.cohort) {
+            sample.tally.add_to(&mut cohort.phases[sample.phase.index()]);
+            sample.service.add_to(&mut cohort.service);
+            sample.lateness.add_to(&mut cohort.lateness);
+            cohort.waited += sample.waited;
+        }
+        let window = sample.restart.and_then(|index| recording.restarts.get_mut(index));
+        match window {
+            Some(restart) if CohortKind::named(&sample.cohort).is_some_and(CohortKind::is_long) => {
+                sample.tally.add_counts_to(&mut restart.tally);
+            }
+            Some(restart) => sample.tally.add_to(&mut restart.tally),
+            None => {}
+        }
+    }
+
+    fn stretch(&mut self, at: Moment, stretch: Stretch) {
+        let recording = &mut self.recording;
+        for (name, answered) in &stretch.replicas {
+            *recording.answered_by.entry(name.clone()).or_default() += answered;
+        }
+        recording.accept_queue_max = recording.accept_queue_max.max(stretch.queue);
+        // Its middle lies in one bucket, also where its beginning was rounded.
+        let bucket = recording.timeline.at(at.plus(span(stretch.width_ms / 2.0)));
+        stretch.tally.add_to(&mut bucket.tally);
+        for (name, answered) in stretch.replicas {
+            *bucket.replicas.entry(name).or_default() += answered;
+        }
+        bucket.queue = bucket.queue.max(stretch.queue);
+    }
+
+    fn load_ended(&mut self, at: Moment, totals: &[Totals], kernel: BTreeMap<String, u64>) {
+        self.recording.load_ended = Some(at);
+        self.recording.kernel = kernel;
+        for (cohort, totals) in self.recording.cohorts.iter_mut().zip(totals) {
+            let client = ClientTotals {
+                connections: totals.connections,
+                replayed: totals.replayed,
+                closed_idle: totals.closed_idle,
+            };
+            cohort.totals = CohortTotals { sent: totals.sent, client };
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        let recording = &mut self.recording;
+        if recording.load_began.is_some() && recording.load_ended.is_none() {
+            recording.load_ended = Some(recording.ended);
+        }
+        attach_accounts(recording);
+        // The kill came between a failure and the sample that counts it.
+        recording.failures.truncate(recording.failures.len() - self.uncounted);
+        let summary = Summary::of(recording);
+        let failed: u64 = summary.totals.by_class.values().sum();
+        recording.failures_cut = failed.saturating_sub(recording.failures.len() as u64);
+        let scenario = self.head.scenario;
+        let asked = scenario.replicas * scenario.rounds as usize;
+        let judgement = judge(recording, &summary, &self.head.budgets, asked);
+        let context = Context {
+            run: self.head.run,
+            command: self.head.command,
+            environment: self.head.environment,
+            wall: WallOffset::with(ZERO, self.head.started_unix_ms),
+        };
+        Report::assemble(recording, summary, judgement, scenario, context)
+    }
+}
+
+fn moment(t_ms: f64) -> Moment {
+    if t_ms < 0.0 { ZERO.minus(span(-t_ms)) } else { ZERO.plus(span(t_ms)) }
+}
+
+fn span(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
+}

@@ -1,0 +1,481 @@
+//! What is told about a run: one [`Report`], written as `report.json` and rendered by the sinks below. Assembling it
+//! is all that happens here; the numbers come from [`summary`](crate::summary) and [`verdict`](crate::verdict).
+
+pub mod annotations;
+pub mod files;
+pub mod headline;
+pub mod html;
+pub mod json;
+pub mod junit;
+pub mod markdown;
+pub mod openmetrics;
+pub mod terminal;
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Moment, WallOffset, milliseconds};
+use crate::evidence::{Evidence, reconcile};
+use crate::failure::FailureClass;
+use crate::lives::{Life, lives};
+use crate::phase::Phase;
+use crate::recording::{
+    Bucket, FailureRecord, LifecycleEvent, LifecycleKind, Recording, RestartRecord, Source, Timeline,
+};
+use crate::runtime::Environment;
+use crate::scenario::{Scenario, Subject};
+use crate::summary::{CohortSummary, Counts, Latency, PhaseSummary, Summary, counts, latency, per_million};
+use crate::verdict::{BudgetResult, Judgement, Verdict};
+
+/// The version of `report.json`'s schema. It grows when a field changes its meaning or goes away.
+pub const SCHEMA_VERSION: u32 = 1;
+/// More events than this are counted only. A restart makes about fifteen.
+const MOST_EVENTS: usize = 20_000;
+
+/// A run, as it is told. Moments (`t`, `*_ms` fields named for a moment) are milliseconds from the run's zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Which run.
+    pub run: RunInfo,
+    /// Pass, fail, or inconclusive.
+    pub verdict: Verdict,
+    /// Why, if it is not a plain pass.
+    pub reasons: Vec<String>,
+    /// The budgets, with what was seen.
+    pub budgets: Vec<BudgetResult>,
+    /// What was tested, and how.
+    pub scenario: ScenarioInfo,
+    /// Everything together.
+    pub totals: Counts,
+    /// By cohort.
+    pub cohorts: Vec<CohortSummary>,
+    /// By phase.
+    pub phases: Vec<PhaseSummary>,
+    /// By replica: who answered how much.
+    pub replicas: Vec<ReplicaInfo>,
+    /// The replicas' lives: what each was doing when.
+    #[serde(default)]
+    pub lives: Vec<Life>,
+    /// The restarts, in order.
+    pub restarts: Vec<RestartInfo>,
+    /// What happened in the replicas' lives, in the order of time.
+    #[serde(default)]
+    pub events: Vec<EventInfo>,
+    /// How many events are not in the list.
+    #[serde(default)]
+    pub events_cut: u64,
+    /// The first failures.
+    pub failures: Vec<FailureInfo>,
+    /// How many failures are not in the list.
+    pub failures_cut: u64,
+    /// The run over time.
+    pub timeline: TimelineInfo,
+    /// What the kernel and the servers say of it.
+    #[serde(default)]
+    pub evidence: Evidence,
+    /// The machine.
+    pub environment: Environment,
+}
+
+/// Which run it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Its id; the containers' label.
+    pub id: String,
+    /// The harness's version.
+    pub hitless: String,
+    /// When it began, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// How long it took, from the first container to the last.
+    pub duration_ms: f64,
+    /// How long requests were sent.
+    pub load_ms: f64,
+    /// The command that repeats it.
+    pub command: String,
+    /// Why the run ended before its rollout did, if it did.
+    #[serde(default)]
+    pub cut_short: Option<String>,
+}
+
+/// What was tested.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioInfo {
+    /// In a few words.
+    pub subject: String,
+    /// Our server's preset, if it was our server.
+    pub preset: Option<String>,
+    /// The image, if the run chose it.
+    pub image: Option<String>,
+    /// How many replicas were rolled.
+    pub replicas: usize,
+    /// How often each.
+    pub rounds: u32,
+    /// Where the requests went.
+    pub url: String,
+    /// The cohorts' plans.
+    pub cohorts: Vec<CohortInfo>,
+    /// Seed of the restarts' jitter.
+    pub seed: u64,
+}
+
+/// One cohort's plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CohortInfo {
+    /// Its name.
+    pub name: String,
+    /// Requests per second.
+    pub rate: f64,
+    /// Most requests in flight.
+    pub concurrency: usize,
+    /// Where its requests went.
+    pub url: String,
+}
+
+/// Who answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaInfo {
+    /// The name that it gave in its answers.
+    pub name: String,
+    /// How many requests it answered as expected.
+    pub answered: u64,
+    /// Its share of all answers that gave a name.
+    pub share: f64,
+}
+
+/// One restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestartInfo {
+    /// Who.
+    pub replica: String,
+    /// Who took its place, if it was replaced under another name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub successor: Option<String>,
+    /// In which round, from 1.
+    pub round: u32,
+    /// When it began: for a restart the moment at which the stop was asked for.
+    pub t: f64,
+    /// How long it took until the last thing that is known of it, in milliseconds.
+    #[serde(default)]
+    pub duration_ms: f64,
+    /// How long each phase took, in milliseconds.
+    pub phases: BTreeMap<Phase, f64>,
+    /// From ready until it had answered a request, in milliseconds.
+    pub first_answer_ms: Option<f64>,
+    /// The process's exit code.
+    pub exit_code: Option<i64>,
+    /// Whether the engine had to kill it.
+    pub killed: bool,
+    /// Whether it came back and answered.
+    pub is_complete: bool,
+    /// Requests that ended from the stop until it was ready again, and those of them that failed.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Latencies in that window, of cohorts that are not slow on purpose.
+    pub latency: Latency,
+    /// The 95 % upper bound of the failures in that window, per million requests.
+    #[serde(default)]
+    pub upper_bound_per_million: Option<f64>,
+    /// What the server logged of its own end.
+    pub account: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Something that happened in a replica's life.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventInfo {
+    /// When.
+    pub t: f64,
+    /// To whom.
+    pub replica: String,
+    /// What.
+    pub event: LifecycleKind,
+    /// Who says so.
+    pub source: Source,
+}
+
+/// One failed request, placed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureInfo {
+    /// When the client saw it.
+    pub t: f64,
+    /// Its cohort.
+    pub cohort: String,
+    /// Which request of the cohort, from 0.
+    pub number: u64,
+    /// What was seen.
+    pub class: FailureClass,
+    /// The exit code that curl would have ended with.
+    pub curl_exit: Option<u8>,
+    /// Where in the rollout.
+    pub phase: Phase,
+    /// Which restart, counted from 0.
+    pub restart: Option<usize>,
+    /// Milliseconds from the lifecycle event `event`; negative if the failure came first.
+    pub offset_ms: Option<f64>,
+    /// The nearest lifecycle event.
+    pub event: Option<String>,
+    /// Whose life that was.
+    pub replica: Option<String>,
+    /// How long the request had run, in milliseconds.
+    pub after_ms: f64,
+    /// All of that in a sentence.
+    pub blame: String,
+    /// Which request of its connection it was, from 1, if that is known.
+    pub connection_request: Option<u64>,
+    /// Bytes sent and received for it, if they were counted.
+    pub bytes: Option<(u64, u64)>,
+    /// Whether a client that repeats idempotent requests would have hidden it.
+    pub hidden_by_retries: bool,
+    /// The chain of errors.
+    pub detail: String,
+}
+
+/// The run over time, in equal buckets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimelineInfo {
+    /// When the first bucket begins.
+    pub began_ms: f64,
+    /// How long each is.
+    pub width_ms: f64,
+    /// The buckets.
+    pub buckets: Vec<BucketInfo>,
+}
+
+/// One bucket of the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BucketInfo {
+    /// Requests answered as expected.
+    pub ok: u64,
+    /// Failures by class.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub by_class: BTreeMap<FailureClass, u64>,
+    /// The median latency of cohorts that are not slow on purpose, in milliseconds.
+    pub p50: f64,
+    /// Their 99th percentile.
+    pub p99: f64,
+    /// Their slowest.
+    pub max: f64,
+    /// Answers by replica.
+    pub replicas: BTreeMap<String, u64>,
+    /// The most connections that waited to be accepted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub queue: Option<u64>,
+}
+
+/// What a report needs beside the recording.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The run's id.
+    pub run: String,
+    /// The command that repeats it.
+    pub command: String,
+    /// The machine.
+    pub environment: Environment,
+    /// The wall clock at the run's zero is read from this.
+    pub wall: WallOffset,
+}
+
+impl Report {
+    /// The reasons that are no broken budget: what the run could not see.
+    pub fn blind_spots(&self) -> impl Iterator<Item = &str> {
+        let broken = self.budgets.iter().filter(|result| !result.holds).count();
+        self.reasons.iter().skip(broken).map(String::as_str)
+    }
+
+    /// Puts together what is told about a run.
+    #[must_use]
+    pub fn assemble(
+        recording: &Recording,
+        summary: Summary,
+        judgement: Judgement,
+        scenario: ScenarioInfo,
+        context: Context,
+    ) -> Self {
+        let zero = recording.began;
+        let load = match (recording.load_began, recording.load_ended) {
+            (Some(began), Some(ended)) => ended.since(began),
+            _ => Duration::ZERO,
+        };
+        let evidence = Evidence {
+            kernel: recording.kernel.clone(),
+            accept_queue_max: recording.accept_queue_max,
+            reconciliation: reconcile(recording, &summary.totals),
+        };
+        Self {
+            schema_version: SCHEMA_VERSION,
+            run: RunInfo {
+                id: context.run,
+                hitless: env!("CARGO_PKG_VERSION").to_owned(),
+                started_unix_ms: context.wall.unix_ms(zero),
+                duration_ms: milliseconds(recording.ended.since(zero)),
+                load_ms: milliseconds(load),
+                command: context.command,
+                cut_short: recording.cut_short.as_ref().map(ToString::to_string),
+            },
+            verdict: judgement.verdict,
+            reasons: judgement.reasons,
+            budgets: judgement.budgets,
+            scenario,
+            totals: summary.totals,
+            cohorts: summary.cohorts,
+            phases: summary.phases,
+            replicas: replicas(recording),
+            lives: lives(&recording.events, zero),
+            restarts: recording.restarts.iter().map(|restart| restart_info(restart, zero)).collect(),
+            events: events(&recording.events, zero),
+            events_cut: recording.events.len().saturating_sub(MOST_EVENTS) as u64,
+            failures: recording.failures.iter().map(|failure| failure_info(failure, zero)).collect(),
+            failures_cut: recording.failures_cut,
+            timeline: timeline_info(&recording.timeline, zero),
+            evidence,
+            environment: context.environment,
+        }
+    }
+}
+
+impl ScenarioInfo {
+    /// What is told of a scenario.
+    #[must_use]
+    pub fn of(scenario: &Scenario) -> Self {
+        let image = match &scenario.subject {
+            Subject::Preset { image, .. } | Subject::Image { image } => Some(image.clone()),
+            Subject::Compose { .. } => None,
+        };
+        Self {
+            subject: scenario.subject_name(),
+            preset: scenario.preset().map(|preset| preset.name().to_owned()),
+            image,
+            replicas: scenario.replicas,
+            rounds: scenario.rounds,
+            url: scenario.target.url.clone(),
+            cohorts: scenario
+                .cohorts
+                .iter()
+                .map(|plan| CohortInfo {
+                    name: plan.kind.name().to_owned(),
+                    rate: plan.rate,
+                    concurrency: plan.concurrency,
+                    url: plan.url.clone(),
+                })
+                .collect(),
+            seed: scenario.seed,
+        }
+    }
+}
+
+fn replicas(recording: &Recording) -> Vec<ReplicaInfo> {
+    let total: u64 = recording.answered_by.values().sum();
+    recording
+        .answered_by
+        .iter()
+        .map(|(name, answered)| ReplicaInfo {
+            name: name.to_string(),
+            answered: *answered,
+            share: *answered as f64 / total.max(1) as f64,
+        })
+        .collect()
+}
+
+fn restart_info(restart: &RestartRecord, zero: Moment) -> RestartInfo {
+    let stretch = |from: Option<Moment>, to: Option<Moment>| Some(milliseconds(to?.since(from?)));
+    let phases = [
+        (Phase::Draining, stretch(restart.terminated, restart.exited)),
+        (
+            Phase::Gap,
+            stretch(restart.exited, restart.started.filter(|started| Some(*started) > restart.exited)),
+        ),
+        (Phase::Starting, stretch(restart.started, restart.ready)),
+        (Phase::Overlap, stretch(restart.ready, restart.terminated.filter(|at| Some(*at) > restart.ready))),
+    ];
+    RestartInfo {
+        replica: restart.replica.to_string(),
+        round: restart.round,
+        successor: restart.successor.as_ref().map(ToString::to_string),
+        t: restart.began.offset_ms(zero),
+        duration_ms: milliseconds(restart.ended().since(restart.began)),
+        phases: phases.into_iter().filter_map(|(phase, ms)| Some((phase, ms?))).collect(),
+        first_answer_ms: stretch(restart.ready, restart.answered),
+        exit_code: restart.exit_code,
+        killed: restart.killed,
+        is_complete: restart.answered.is_some(),
+        counts: counts(&restart.tally),
+        latency: latency(&restart.tally.latency),
+        upper_bound_per_million: per_million(&restart.tally),
+        account: restart.account.clone(),
+    }
+}
+
+fn events(recorded: &[LifecycleEvent], zero: Moment) -> Vec<EventInfo> {
+    let mut events: Vec<EventInfo> = recorded
+        .iter()
+        .take(MOST_EVENTS)
+        .map(|event| EventInfo {
+            t: event.at.offset_ms(zero),
+            replica: event.replica.to_string(),
+            event: event.kind,
+            source: event.source,
+        })
+        .collect();
+    events.sort_by(|one, other| one.t.total_cmp(&other.t));
+    events
+}
+
+fn failure_info(failure: &FailureRecord, zero: Moment) -> FailureInfo {
+    FailureInfo {
+        t: failure.at.offset_ms(zero),
+        cohort: failure.cohort.to_owned(),
+        number: failure.number,
+        class: failure.class,
+        curl_exit: failure.class.curl_exit(),
+        phase: failure.phase,
+        restart: failure.restart,
+        offset_ms: failure.nearest.as_ref().map(|nearest| nearest.offset_ms),
+        event: failure.nearest.as_ref().map(|nearest| nearest.kind.name().to_owned()),
+        replica: failure.nearest.as_ref().map(|nearest| nearest.replica.to_string()),
+        after_ms: milliseconds(failure.at.since(failure.started)),
+        blame: blame(failure),
+        connection_request: failure.connection.map(|used| used.nth),
+        bytes: failure.connection.and_then(|used| used.sent.zip(used.received)),
+        hidden_by_retries: failure.is_hidden_by_retries,
+        detail: failure.detail.clone(),
+    }
+}
+
+/// "3.1 ms after server-b received the signal (draining): connection reset before any answer".
+fn blame(failure: &FailureRecord) -> String {
+    let place = failure.nearest.as_ref().map_or_else(String::new, |nearest| {
+        let side = if nearest.offset_ms < 0.0 { "before" } else { "after" };
+        format!("{:.1} ms {side} {} {} ", nearest.offset_ms.abs(), nearest.replica, nearest.kind.phrase())
+    });
+    let request = match failure.connection.map(|used| used.nth) {
+        None => String::new(),
+        Some(1) => ", first request of its connection".to_owned(),
+        Some(nth) => format!(", request {nth} of its connection"),
+    };
+    format!("{place}({}{request}): {}", failure.phase, failure.class.meaning())
+}
+
+fn timeline_info(timeline: &Timeline, zero: Moment) -> TimelineInfo {
+    TimelineInfo {
+        began_ms: timeline.began.offset_ms(zero),
+        width_ms: milliseconds(timeline.width),
+        buckets: timeline.buckets.iter().map(bucket_info).collect(),
+    }
+}
+
+fn bucket_info(bucket: &Bucket) -> BucketInfo {
+    let (counts, latency) = (counts(&bucket.tally), latency(&bucket.tally.latency));
+    BucketInfo {
+        ok: counts.ok,
+        by_class: counts.by_class,
+        p50: latency.p50,
+        p99: latency.p99,
+        max: latency.max,
+        replicas: bucket.replicas.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
+        queue: bucket.queue,
+    }
+}

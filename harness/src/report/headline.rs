@@ -1,0 +1,188 @@
+//! A report in one sentence, and what to do about it. Every sink that speaks to people begins with these.
+
+use crate::failure::FailureClass;
+use crate::load::cohort::CohortKind;
+use crate::report::text::{clipped, count, counted, rounded};
+use crate::report::{FailureInfo, Report};
+use crate::verdict::Verdict;
+
+/// The verdict in one sentence.
+#[must_use]
+pub fn sentence(report: &Report) -> String {
+    let done = report.restarts.iter().filter(|restart| restart.is_complete).count() as u64;
+    let requests = counted(report.totals.requests, "request");
+    let over = format!(
+        "over {} of {}",
+        counted(done, "restart"),
+        counted(report.scenario.replicas as u64, "replica")
+    );
+    match (report.verdict, report.totals.failed) {
+        (Verdict::Pass, 0) => format!("No user saw it: {requests}, all answered, {over}."),
+        (Verdict::Pass, failed) => {
+            format!("Within budget: {} of {requests} failed {over}{}.", count(failed), by_class(report))
+        }
+        (Verdict::Fail, 0) => {
+            format!("Every request was answered, but a budget is broken: {}.", broken(report))
+        }
+        (Verdict::Fail, failed) => {
+            format!("Users see it: {} of {requests} failed {over}{}.", count(failed), by_class(report))
+        }
+        (Verdict::Inconclusive, _) => format!(
+            "This run cannot tell: {}.",
+            report.reasons.first().map_or_else(|| "no reason is given".to_owned(), |why| clipped(why, 200))
+        ),
+    }
+}
+
+/// " (3 refused, 1 reset)".
+fn by_class(report: &Report) -> String {
+    let mut classes: Vec<(FailureClass, u64)> =
+        report.totals.by_class.iter().map(|(class, failed)| (*class, *failed)).collect();
+    classes.sort_by_key(|(_, failed)| std::cmp::Reverse(*failed));
+    let parts: Vec<String> =
+        classes.into_iter().map(|(class, failed)| format!("{} {}", count(failed), class.label())).collect();
+    format!(" ({})", parts.join(", "))
+}
+
+fn broken(report: &Report) -> String {
+    let broken: Vec<String> = report
+        .budgets
+        .iter()
+        .filter(|result| !result.holds)
+        .map(|result| clipped(&result.budget.to_string(), 60))
+        .collect();
+    broken.join(", ")
+}
+
+/// What a failure points to; each has its remedy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    Killed,
+    NobodyListened,
+    QueueReset,
+    IdleClosed,
+    CutInFlight,
+    TooSlow,
+    NotReady,
+    WrongAnswer,
+    Harness,
+    Unknown,
+}
+
+impl Cause {
+    fn of(failure: &FailureInfo) -> Self {
+        let kind = CohortKind::named(&failure.cohort);
+        let is_reused = failure
+            .connection_request
+            .map_or_else(|| kind.is_some_and(CohortKind::reuses_connections), |nth| nth > 1);
+        let is_long = kind.is_some_and(CohortKind::is_long);
+        match failure.class {
+            FailureClass::Refused => Self::NobodyListened,
+            FailureClass::EmptyReply | FailureClass::ResetBeforeResponse if is_reused => Self::IdleClosed,
+            FailureClass::ResetBeforeResponse if !is_long => Self::QueueReset,
+            FailureClass::EmptyReply
+            | FailureClass::ResetBeforeResponse
+            | FailureClass::ResetMidResponse
+            | FailureClass::Truncated => Self::CutInFlight,
+            FailureClass::Timeout | FailureClass::ConnectTimeout => Self::TooSlow,
+            FailureClass::HttpError => Self::NotReady,
+            FailureClass::WrongBody => Self::WrongAnswer,
+            FailureClass::HarnessResource => Self::Harness,
+            FailureClass::Other => Self::Unknown,
+        }
+    }
+
+    const fn remedy(self, replicas: usize) -> &'static str {
+        match self {
+            Self::Killed => {
+                "A replica did not stop in time and was killed with requests in flight. Make its drain shorter, or \
+                 the stop timeout longer than its slowest request."
+            }
+            Self::NobodyListened if replicas < 2 => {
+                "Nobody listened while the only replica was away. Run at least two on the port (SO_REUSEPORT, or a \
+                 proxy in front), and restart one at a time."
+            }
+            Self::NobodyListened => {
+                "Connections were refused although a sibling was up: a listener closed before the traffic had moved \
+                 away. Take the replica out of rotation first, or keep its listener open until a sibling has it."
+            }
+            Self::QueueReset => {
+                "Connections that the kernel had accepted and the server had not were reset when its listener closed. \
+                 Hand the listening socket to a sibling, or accept until the queue is empty and then close; \
+                 net.ipv4.tcp_migrate_req=1 on the host moves most of them."
+            }
+            Self::IdleClosed => {
+                "Kept connections were closed while a client was sending its next request on them. While draining, \
+                 keep them open and answer with \"Connection: close\" (HTTP/2: GOAWAY) for a while before closing. \
+                 Clients that repeat requests hide this; others show it to their users."
+            }
+            Self::CutInFlight => {
+                "Requests that were being answered were cut off. The process must end when its drain ends, not when \
+                 its listener closes, and it needs a handler for SIGTERM that waits for what is in flight."
+            }
+            Self::TooSlow => {
+                "Requests got no answer in time. Look at the latencies around the restarts: too few replicas for the \
+                 load while one is away, or an accept queue that overflows."
+            }
+            Self::NotReady => {
+                "Requests were answered with an unexpected status: traffic reaches a replica that is not ready, or \
+                 no longer. Its readiness must say no before it stops and yes only when it can answer."
+            }
+            Self::WrongAnswer => {
+                "Answers had another body than the expected one: look at the failures' texts."
+            }
+            Self::Harness => {
+                "The machine that sends the load ran out of ports, descriptors or memory: lower --rate, or raise what \
+                 `hitless doctor` names."
+            }
+            Self::Unknown => "Some failures fit no class: their texts are in the list of failures.",
+        }
+    }
+}
+
+/// What to do next, the most frequent cause first; one sentence or two each.
+#[must_use]
+pub fn advice(report: &Report) -> Vec<String> {
+    let replicas = report.scenario.replicas;
+    let mut causes: Vec<(Cause, u64)> = Vec::new();
+    let mut blame = |cause, times| match causes.iter_mut().find(|(known, _)| *known == cause) {
+        Some((_, count)) => *count += times,
+        None => causes.push((cause, times)),
+    };
+    if report.restarts.iter().any(|restart| restart.killed) {
+        blame(Cause::Killed, u64::MAX);
+    }
+    for failure in &report.failures {
+        blame(Cause::of(failure), 1);
+    }
+    causes.sort_by_key(|(cause, times)| (std::cmp::Reverse(*times), *cause));
+    let mut advice: Vec<String> =
+        causes.into_iter().map(|(cause, _)| cause.remedy(replicas).to_owned()).collect();
+    match report.verdict {
+        Verdict::Pass if advice.is_empty() => advice.push(format!(
+            "Nothing to do. In such a rollout, with 95 % confidence, fewer than {} requests of a million fail; more \
+             --rounds make it surer.",
+            bounds(report)
+        )),
+        Verdict::Inconclusive => advice.insert(0, "Run it again without what is named above.".to_owned()),
+        Verdict::Pass | Verdict::Fail => {}
+    }
+    advice
+}
+
+/// "580 fresh, 580 pooled and 42,488 slow".
+fn bounds(report: &Report) -> String {
+    let bounds: Vec<String> = report
+        .cohorts
+        .iter()
+        .filter_map(|cohort| {
+            let bound = cohort.upper_bound_per_million?;
+            Some(format!("{} {}", rounded(bound.ceil()), clipped(&cohort.name, 40)))
+        })
+        .collect();
+    match bounds.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} and {last}", before.join(", ")),
+        None => "a million".to_owned(),
+    }
+}

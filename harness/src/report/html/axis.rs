@@ -1,0 +1,134 @@
+//! The time axis that every row of the picture shares, and paths along it. One unit of a path is one millisecond
+//! across and one pixel down: the rows are stretched to the page's width, and zooming changes only what part is shown.
+
+use std::fmt::Write as _;
+
+use crate::report::Report;
+
+/// A stretch of the run, in milliseconds from the run's zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Axis {
+    pub(super) from: f64,
+    pub(super) to: f64,
+}
+
+impl Axis {
+    /// From the first request, or restart, to the last. Answers that arrive later, as slow ones do, are left out;
+    /// failures are not.
+    pub(super) fn of(report: &Report) -> Self {
+        let timeline = &report.timeline;
+        let restarts = || report.restarts.iter();
+        let began = restarts().map(|restart| restart.t).fold(timeline.began_ms, f64::min);
+        let failed = timeline.buckets.iter().rposition(|bucket| !bucket.by_class.is_empty());
+        let shown = failed.map_or(0.0, |last| timeline.width_ms * (last as f64 + 1.0));
+        let ended = timeline.began_ms + shown.max(report.run.load_ms);
+        let ended = restarts().map(|restart| restart.t + restart.duration_ms).fold(ended, f64::max);
+        Self { from: began, to: ended.max(began + 1.0) }
+    }
+
+    pub(super) fn width(self) -> f64 {
+        self.to - self.from
+    }
+
+    /// Where `t` lies, in percent of the width.
+    pub(super) fn percent(self, t: f64) -> f64 {
+        (t - self.from) / self.width() * 100.0
+    }
+
+    /// A place on a path.
+    pub(super) fn x(self, t: f64) -> f64 {
+        t.clamp(self.from, self.to) - self.from
+    }
+
+    /// About `wanted` round moments.
+    pub(super) fn ticks(self, wanted: f64) -> Vec<f64> {
+        let step = round_up(self.width() / wanted);
+        let mut ticks = Vec::new();
+        let mut tick = (self.from / step).ceil() * step;
+        while tick < self.to {
+            ticks.push(tick);
+            tick += step;
+        }
+        ticks
+    }
+}
+
+/// The next of 1, 2, 5, 10, 20, 50, ... that is not less than `value`.
+pub(super) fn round_up(value: f64) -> f64 {
+    let magnitude = 10_f64.powf(value.max(f64::MIN_POSITIVE).log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * magnitude);
+    steps.into_iter().find(|step| *step >= value * (1.0 - 1e-9)).unwrap_or(steps[3])
+}
+
+/// The `d` of an SVG path. Coordinates are rounded to a tenth.
+#[derive(Debug, Default)]
+pub(super) struct Path(String);
+
+impl Path {
+    /// A filled rectangle.
+    pub(super) fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64) {
+        let (x, y, width, height) = (tenths(x), tenths(y), tenths(width), tenths(height));
+        let _ = write!(self.0, "M{x} {y}h{width}v{height}h-{width}z");
+    }
+
+    /// A vertical line.
+    pub(super) fn upright(&mut self, x: f64, from: f64, to: f64) {
+        let _ = write!(self.0, "M{} {}V{}", tenths(x), tenths(from), tenths(to));
+    }
+
+    /// A point, as wide as the stroke.
+    pub(super) fn point(&mut self, x: f64, y: f64) {
+        let _ = write!(self.0, "M{} {}h0", tenths(x), tenths(y));
+    }
+
+    pub(super) fn move_to(&mut self, x: f64, y: f64) {
+        let _ = write!(self.0, "M{} {}", tenths(x), tenths(y));
+    }
+
+    pub(super) fn line_to(&mut self, x: f64, y: f64) {
+        let _ = write!(self.0, "L{} {}", tenths(x), tenths(y));
+    }
+
+    /// Down or up to `y`, then along to `x`.
+    pub(super) fn step_to(&mut self, x: f64, y: f64) {
+        let _ = write!(self.0, "V{}H{}", tenths(y), tenths(x));
+    }
+
+    pub(super) fn close(&mut self) {
+        self.0.push('z');
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A coordinate without needless digits.
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_round() {
+        assert_eq!(
+            format!("{:?}", [0.3, 1.1, 4.0, 51.0, 900.0].map(round_up)),
+            "[0.5, 2.0, 5.0, 100.0, 1000.0]"
+        );
+        let axis = Axis { from: 185.0, to: 13_185.0 };
+        assert_eq!(axis.ticks(8.0), [2_000.0, 4_000.0, 6_000.0, 8_000.0, 10_000.0, 12_000.0]);
+    }
+
+    #[test]
+    fn what_lies_outside_is_drawn_at_the_edge() {
+        let axis = Axis { from: 100.0, to: 200.0 };
+        assert_eq!(format!("{:?}", [50.0, 150.0, 250.0].map(|t| axis.x(t))), "[0.0, 50.0, 100.0]");
+    }
+}

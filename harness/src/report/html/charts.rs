@@ -1,0 +1,244 @@
+//! The rows of the picture that show numbers over time: failures, requests a second, latencies.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+
+use crate::failure::FailureClass;
+use crate::report::html::axis::{Axis, Path, round_up};
+use crate::report::text::{count, rounded, short_ms};
+use crate::report::{BucketInfo, Report};
+
+/// Pixels.
+const FAILURES: f64 = 64.0;
+const RATE: f64 = 72.0;
+const LATENCY: f64 = 96.0;
+const QUEUE: f64 = 40.0;
+/// A failure is never drawn smaller than this.
+const LEAST_BAR: f64 = 4.0;
+
+pub(super) fn failures(report: &Report, axis: Axis) -> Markup {
+    let timeline = &report.timeline;
+    let failed = |bucket: &BucketInfo| bucket.by_class.values().sum::<u64>();
+    let most = timeline.buckets.iter().map(failed).max().unwrap_or(0);
+    let mut bars: BTreeMap<FailureClass, Path> = BTreeMap::new();
+    for (index, bucket) in timeline.buckets.iter().enumerate() {
+        let x = axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));
+        let mut foot = FAILURES;
+        for (class, count) in &bucket.by_class {
+            let bar = ((FAILURES - 14.0) * *count as f64 / most.max(1) as f64).max(LEAST_BAR);
+            bars.entry(*class).or_default().upright(x, foot, (foot - bar).max(0.0));
+            foot -= bar;
+        }
+    }
+    let name = html! {
+        "failures"
+        @for (class, count_of_class) in &report.totals.by_class {
+            small.key { i.class.(class.name()) {} (class.label()) " " (count(*count_of_class)) }
+        }
+        @if report.totals.by_class.is_empty() { small { "none" } }
+    };
+    let body = html! {
+        (windows(report, axis, FAILURES))
+        @for (class, drawn) in &bars { (path(&format!("bar {}", class.name()), drawn)) }
+    };
+    let label = format!("failures over time: {} in all", count(report.totals.failed));
+    html! {
+        div.row.failures {
+            div.name { (name) }
+            div.plot {
+                (svg(FAILURES, axis, &label, &body))
+                @if most > 0 { span.y { (count(most)) " in " (short_ms(timeline.width_ms)) } }
+            }
+        }
+    }
+}
+
+/// Answered requests a second, with the failed ones on top.
+pub(super) fn rate(report: &Report, axis: Axis) -> Markup {
+    let timeline = &report.timeline;
+    let per_second = 1e3 / timeline.width_ms.max(1e-3);
+    let answered: Vec<f64> = timeline.buckets.iter().map(|bucket| bucket.ok as f64 * per_second).collect();
+    let failed: Vec<f64> = timeline
+        .buckets
+        .iter()
+        .map(|bucket| bucket.by_class.values().sum::<u64>() as f64 * per_second)
+        .collect();
+    let most = answered.iter().zip(&failed).map(|(answered, failed)| answered + failed).fold(1.0, f64::max);
+    let top = round_up(most);
+    let to_pixels = |rates: &[f64]| rates.iter().map(|rate| rate / top * RATE).collect::<Vec<f64>>();
+    let (answered, failed) = (to_pixels(&answered), to_pixels(&failed));
+    let body = html! {
+        (windows(report, axis, RATE))
+        (path("ok", &stacked(report, axis, RATE, &vec![0.0; answered.len()], &answered)))
+        (path("failed", &stacked(report, axis, RATE, &answered, &failed)))
+    };
+    let name = html! {
+        "requests a second"
+        small.key { i.ok {} "answered" }
+        small.key { i.failed {} "failed" }
+    };
+    html! {
+        div.row.rate {
+            div.name { (name) }
+            div.plot {
+                (svg(RATE, axis, "requests a second over time", &body))
+                span.y { (rounded(top)) }
+            }
+        }
+    }
+}
+
+/// Latency percentiles on a logarithmic scale.
+pub(super) fn latencies(report: &Report, axis: Axis) -> Markup {
+    let timeline = &report.timeline;
+    let slowest = timeline.buckets.iter().map(|bucket| bucket.max).fold(1.0, f64::max);
+    let decades = (-1..7).take_while(|decade| 10_f64.powi(*decade) < slowest).collect::<Vec<i32>>();
+    let (low, high) = (-1.0, decades.last().map_or(1.0, |last| f64::from(*last) + 1.0));
+    let y = |ms: f64| LATENCY * (1.0 - (ms.max(0.1).log10() - low) / (high - low));
+    let line = |of: fn(&BucketInfo) -> f64| {
+        let mut drawn = Path::default();
+        let mut is_down = false;
+        for (index, bucket) in timeline.buckets.iter().enumerate() {
+            let ms = of(bucket);
+            let x = axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));
+            match (ms > 0.0, is_down) {
+                (true, true) => drawn.line_to(x, y(ms)),
+                (true, false) => drawn.move_to(x, y(ms)),
+                (false, _) => {}
+            }
+            is_down = ms > 0.0;
+        }
+        drawn
+    };
+    let mut slow = Path::default();
+    for (index, bucket) in timeline.buckets.iter().enumerate().filter(|(_, bucket)| bucket.max > 0.0) {
+        slow.point(axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5)), y(bucket.max));
+    }
+    let mut grid = Path::default();
+    for decade in &decades {
+        let at = y(10_f64.powi(*decade));
+        grid.move_to(0.0, at);
+        grid.line_to(axis.width(), at);
+    }
+    let body = html! {
+        (windows(report, axis, LATENCY))
+        (path("grid", &grid))
+        (path("spread", &between(report, axis, y)))
+        (path("slowest", &slow))
+        (path("p99", &line(|bucket| bucket.p99)))
+        (path("p50", &line(|bucket| bucket.p50)))
+    };
+    let name = html! {
+        "latency"
+        small.key { i.slowest {} "slowest" }
+        small.key { i.p99 {} "p99" }
+        small.key { i.p50 {} "median" }
+    };
+    html! {
+        div.row.latency {
+            div.name { (name) }
+            div.plot {
+                (svg(LATENCY, axis, "latency percentiles over time", &body))
+                @for decade in decades.iter().skip(1) {
+                    span.y style=(format!("top:{:.1}px", y(10_f64.powi(*decade)))) { (power(*decade)) }
+                }
+            }
+        }
+    }
+}
+
+/// The area from the median to the 99th percentile, wherever something was answered.
+fn between(report: &Report, axis: Axis, y: impl Fn(f64) -> f64) -> Path {
+    let timeline = &report.timeline;
+    let x = |index: usize| axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));
+    let mut drawn = Path::default();
+    let mut index = 0;
+    for stretch in timeline.buckets.chunk_by(|one, other| (one.max > 0.0) == (other.max > 0.0)) {
+        let places = index..index + stretch.len();
+        index = places.end;
+        if stretch[0].max <= 0.0 {
+            continue;
+        }
+        drawn.move_to(x(places.start), y(stretch[0].p50));
+        places.clone().zip(stretch).for_each(|(at, bucket)| drawn.line_to(x(at), y(bucket.p99)));
+        places.zip(stretch).rev().for_each(|(at, bucket)| drawn.line_to(x(at), y(bucket.p50)));
+        drawn.close();
+    }
+    drawn
+}
+
+/// The most connections that waited in the accept queues.
+pub(super) fn queue(report: &Report, axis: Axis) -> Markup {
+    let depths: Vec<f64> =
+        report.timeline.buckets.iter().map(|bucket| bucket.queue.unwrap_or(0) as f64).collect();
+    let most = depths.iter().copied().fold(0.0, f64::max);
+    if most <= 0.0 {
+        return html! {};
+    }
+    let heights: Vec<f64> = depths.iter().map(|depth| depth / most * (QUEUE - 12.0)).collect();
+    let body = html! {
+        (windows(report, axis, QUEUE))
+        (path("depth", &stacked(report, axis, QUEUE, &vec![0.0; heights.len()], &heights)))
+    };
+    html! {
+        div.row.queue {
+            div.name { "accept queue" small { "connections waiting" } }
+            div.plot {
+                (svg(QUEUE, axis, "connections that wait to be accepted, over time", &body))
+                span.y { (rounded(most)) }
+            }
+        }
+    }
+}
+
+fn power(decade: i32) -> String {
+    let ms = 10_f64.powi(decade);
+    if decade < 3 { format!("{ms} ms") } else { format!("{} s", ms / 1e3) }
+}
+
+pub(super) fn svg(height: f64, axis: Axis, label: &str, body: &Markup) -> Markup {
+    html! {
+        svg viewBox=(format!("0 0 {:.1} {height}", axis.width())) preserveAspectRatio="none" role="img"
+            aria-label=(label) style=(format!("height:{height}px")) { (body) }
+    }
+}
+
+pub(super) fn path(class: &str, path: &Path) -> Markup {
+    html! { @if !path.is_empty() { path class=(class) d=(path.as_str()) {} } }
+}
+
+/// The restarts' windows behind everything else, those with failures in red.
+pub(super) fn windows(report: &Report, axis: Axis, height: f64) -> Markup {
+    let (mut clean, mut failing) = (Path::default(), Path::default());
+    for restart in &report.restarts {
+        let drawn = if restart.counts.failed > 0 { &mut failing } else { &mut clean };
+        let from = axis.x(restart.t);
+        drawn.rectangle(from, 0.0, axis.x(restart.t + restart.duration_ms) - from, height);
+    }
+    html! { (path("window", &clean)) (path("window failing", &failing)) }
+}
+
+/// A stepped area for every stretch in which `heights` is not zero, standing on `below`, which stands on `bottom`.
+pub(super) fn stacked(report: &Report, axis: Axis, bottom: f64, below: &[f64], heights: &[f64]) -> Path {
+    let mut drawn = Path::default();
+    let edge = |index: usize| axis.x(report.timeline.began_ms + report.timeline.width_ms * index as f64);
+    let mut index = 0;
+    while index < heights.len() {
+        if heights[index] <= 0.0 {
+            index += 1;
+            continue;
+        }
+        let end = (index..heights.len()).find(|at| heights[*at] <= 0.0).unwrap_or(heights.len());
+        drawn.move_to(edge(index), bottom - below[index]);
+        for at in index..end {
+            drawn.step_to(edge(at + 1), bottom - below[at] - heights[at]);
+        }
+        for at in (index..end).rev() {
+            drawn.step_to(edge(at), bottom - below[at]);
+        }
+        drawn.close();
+        index = end;
+    }
+    drawn
+}

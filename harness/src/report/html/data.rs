@@ -1,0 +1,144 @@
+//! What the page's script needs for zoom and hover: the numbers of the picture, as compact JSON.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::failure::FailureClass;
+use crate::lives::LifeState;
+use crate::recording::{LifecycleKind, Source};
+use crate::report::html::axis::Axis;
+use crate::report::text::clipped;
+use crate::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
+
+const NAME_LENGTH: usize = 60;
+
+/// Positions instead of names and tuples instead of objects, since the page carries thousands of them. The script's
+/// head says how it reads them.
+#[derive(Serialize)]
+struct Data {
+    from: f64,
+    to: f64,
+    began: f64,
+    width: f64,
+    buckets: Vec<Bucket>,
+    replicas: Vec<String>,
+    classes: Vec<&'static str>,
+    lives: Vec<Life>,
+    restarts: Vec<Restart>,
+    events: Vec<Event>,
+    failures: Vec<Failure>,
+    failures_cut: u64,
+}
+
+/// Answered, median, 99th percentile, slowest, failures by class, answers by replica, accept queue.
+#[derive(Serialize)]
+struct Bucket(u64, f64, f64, f64, Vec<(usize, u64)>, Vec<(usize, u64)>, Option<u64>);
+
+/// Whose, and from when on it was in which state.
+#[derive(Serialize)]
+struct Life(usize, Vec<(f64, LifeState)>);
+
+/// Beginning, duration, replica, round, requests, failed.
+#[derive(Serialize)]
+struct Restart(f64, f64, usize, u32, u64, u64);
+
+/// When, to whom, what, who says so.
+#[derive(Serialize)]
+struct Event(f64, usize, LifecycleKind, Source);
+
+/// When, in which class.
+#[derive(Serialize)]
+struct Failure(f64, usize);
+
+/// The page's data: JSON that can stand inside a script element, since nothing in it can end the element.
+pub(super) fn data(report: &Report, axis: Axis, most_events: usize) -> String {
+    let mut names = Names::default();
+    let data = Data {
+        from: axis.from,
+        to: axis.to,
+        began: report.timeline.began_ms,
+        width: report.timeline.width_ms,
+        buckets: report.timeline.buckets.iter().map(|bucket| names.bucket(bucket)).collect(),
+        classes: FailureClass::ALL.map(FailureClass::label).to_vec(),
+        lives: report
+            .lives
+            .iter()
+            .map(|life| {
+                let states = life.states.iter().map(|span| (tenths(span.t), span.state));
+                Life(names.position(&life.replica), states.collect())
+            })
+            .collect(),
+        restarts: report.restarts.iter().map(|restart| names.restart(restart)).collect(),
+        events: worth_showing(report, most_events).map(|event| names.event(event)).collect(),
+        failures: report.failures.iter().map(failure).collect(),
+        failures_cut: report.failures_cut,
+        replicas: names.in_order,
+    };
+    // In JSON, `<` can only stand inside a string.
+    serde_json::to_string(&data).unwrap_or_default().replace('<', "\\u003c")
+}
+
+/// The replicas' names, each once.
+#[derive(Default)]
+struct Names {
+    in_order: Vec<String>,
+    positions: HashMap<String, usize>,
+}
+
+impl Names {
+    fn position(&mut self, name: &str) -> usize {
+        if let Some(position) = self.positions.get(name) {
+            return *position;
+        }
+        self.in_order.push(clipped(name, NAME_LENGTH));
+        self.positions.insert(name.to_owned(), self.in_order.len() - 1);
+        self.in_order.len() - 1
+    }
+
+    fn bucket(&mut self, bucket: &BucketInfo) -> Bucket {
+        let failed = bucket.by_class.iter().map(|(class, failed)| (*class as usize, *failed)).collect();
+        let answered =
+            bucket.replicas.iter().map(|(name, answered)| (self.position(name), *answered)).collect();
+        let [p50, p99, max] = [bucket.p50, bucket.p99, bucket.max].map(hundredths);
+        Bucket(bucket.ok, p50, p99, max, failed, answered, bucket.queue)
+    }
+
+    fn restart(&mut self, restart: &RestartInfo) -> Restart {
+        Restart(
+            hundredths(restart.t),
+            hundredths(restart.duration_ms),
+            self.position(&restart.replica),
+            restart.round,
+            restart.counts.requests,
+            restart.counts.failed,
+        )
+    }
+
+    fn event(&mut self, event: &EventInfo) -> Event {
+        Event(hundredths(event.t), self.position(&event.replica), event.event, event.source)
+    }
+}
+
+fn failure(failure: &FailureInfo) -> Failure {
+    Failure(hundredths(failure.t), failure.class as usize)
+}
+
+/// All events if they are not too many, otherwise those of the restarts with failures first.
+fn worth_showing(report: &Report, most: usize) -> impl Iterator<Item = &EventInfo> {
+    let is_failing = |event: &EventInfo| {
+        // Restarts follow one another: the last one that began before the event is the event's.
+        let next = report.restarts.partition_point(|restart| restart.t <= event.t);
+        next.checked_sub(1).is_some_and(|index| report.restarts[index].counts.failed > 0)
+    };
+    let is_crowded = report.events.len() > most;
+    report.events.iter().filter(move |event| !is_crowded || is_failing(event)).take(most)
+}
+
+fn tenths(ms: f64) -> f64 {
+    (ms * 10.0).round() / 10.0
+}
+
+fn hundredths(ms: f64) -> f64 {
+    (ms * 100.0).round() / 100.0
+}

@@ -1,0 +1,194 @@
+//! The picture of the rollout: rows over one time axis. Static SVG, so that it is there without scripts; the script
+//! zooms by changing every row's `viewBox`.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+
+use crate::lives::LifeState;
+use crate::report::html::axis::{Axis, Path};
+use crate::report::html::charts::{failures, latencies, path, queue, rate, stacked, svg, windows};
+use crate::report::html::lanes::{Lane, lanes, stretches};
+use crate::report::text::{clipped, count};
+use crate::report::{Report, RestartInfo};
+
+const NAME_LENGTH: usize = 40;
+/// Pixels of a lane: each band, the strip of failures below, and the answers below that.
+const BAND: f64 = 12.0;
+const STRIP: f64 = 7.0;
+const ANSWERS: f64 = 26.0;
+/// With more restarts than this, only those with failures are marked, and only the worst carry a number.
+const MARKED_RESTARTS: usize = 40;
+const NUMBERED_RESTARTS: usize = 8;
+
+/// The whole picture.
+pub(super) fn picture(report: &Report, axis: Axis) -> Markup {
+    html! {
+        figure id="picture" {
+            figcaption { (legend()) }
+            div.toolbar hidden {
+                button type="button" data-go="all" { "whole run" }
+                button type="button" data-go="previous" { "‹ previous" }
+                button type="button" data-go="next" { "next ›" }
+                @if report.restarts.iter().any(|restart| restart.counts.failed > 0) {
+                    button type="button" data-go="failing" { "next with failures" }
+                }
+                output id="shown" {}
+            }
+            div.rows {
+                (row("restarts", "marks", &html! { (marks(report, axis)) }))
+                @for lane in lanes(report) { (lane_row(report, &lane, axis)) }
+                (failures(report, axis))
+                (rate(report, axis))
+                (latencies(report, axis))
+                (queue(report, axis))
+                (row("", "axis", &html! {
+                    @for t in axis.ticks(9.0) {
+                        span data-t=(t) style=(format!("left:{:.3}%", axis.percent(t))) { (t / 1e3) " s" }
+                    }
+                }))
+                div.cursor hidden {}
+                output.readout hidden {}
+            }
+            div id="restart" hidden {}
+        }
+    }
+}
+
+fn legend() -> Markup {
+    html! {
+        @for state in [LifeState::Ready, LifeState::Draining, LifeState::Starting, LifeState::Stopped] {
+            span.key { i.state.(state.name()) {} (state.name()) }
+        }
+        span.key { i.state.answers {} "answers" }
+        span.key { i.dot {} "failed request" }
+    }
+}
+
+fn row(name: &str, kind: &str, plot: &Markup) -> Markup {
+    html! {
+        div.row.(kind) {
+            div.name { (name) }
+            div.plot { (plot) }
+        }
+    }
+}
+
+fn chart(name: &Markup, kind: &str, height: f64, axis: Axis, label: &str, body: &Markup) -> Markup {
+    html! {
+        div.row.(kind) {
+            div.name { (name) }
+            div.plot { (svg(height, axis, label, body)) }
+        }
+    }
+}
+
+/// A mark over each restart; a red one with its count over those with failures.
+fn marks(report: &Report, axis: Axis) -> Markup {
+    let is_crowded = report.restarts.len() > MARKED_RESTARTS;
+    let mut worst: Vec<u64> = report.restarts.iter().map(|restart| restart.counts.failed).collect();
+    worst.sort_unstable_by(|one, other| other.cmp(one));
+    let least_numbered = worst.get(NUMBERED_RESTARTS).map_or(1, |failed| failed + 1);
+    let shown = report
+        .restarts
+        .iter()
+        .enumerate()
+        .filter(|(_, restart)| !is_crowded || restart.counts.failed > 0)
+        .take(500);
+    html! {
+        @for (index, restart) in shown {
+            @let failed = restart.counts.failed;
+            @let place = format!("left:{:.3}%", axis.percent(restart.t));
+            a.mark.failing[failed > 0] href=(format!("#restart-{}", index + 1)) data-zoom=(index + 1)
+                data-t=(format!("{:.1}", restart.t)) style=(place) title=(mark_title(index, restart)) {
+                @if failed >= least_numbered { "▼" span { (count(failed)) } }
+                @else if failed > 0 { "▼" }
+                @else { "▽" }
+            }
+        }
+    }
+}
+
+fn mark_title(index: usize, restart: &RestartInfo) -> String {
+    format!(
+        "restart {} of {}: {} of {} requests failed",
+        index + 1,
+        clipped(&restart.replica, NAME_LENGTH),
+        count(restart.counts.failed),
+        count(restart.counts.requests)
+    )
+}
+
+/// A lane: what its replicas did, what they answered, and the failures that fell nearest to something in their lives.
+fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
+    let tracks = lane.lives.len().min(2);
+    let bands = BAND * tracks as f64;
+    let height = bands + STRIP + ANSWERS;
+    let mut states: BTreeMap<LifeState, Path> = BTreeMap::new();
+    let mut dots = Path::default();
+    for (position, life) in lane.lives.iter().enumerate() {
+        let top = BAND * (position % 2) as f64;
+        for (state, from, to) in stretches(life, axis.to) {
+            let is_outside = state == LifeState::Stopped
+                && (to >= axis.to && lane.is_succeeded(position) || from <= 0.0 && position > 0);
+            if to <= axis.from || from >= axis.to || is_outside {
+                continue;
+            }
+            let (inset, thickness) = shape(state);
+            let (left, right) = (axis.x(from), axis.x(to));
+            states.entry(state).or_default().rectangle(left, top + inset, right - left, thickness);
+        }
+        for failure in &report.failures {
+            if failure.replica.as_deref() == Some(&life.replica) {
+                dots.point(axis.x(failure.t), bands + STRIP / 2.0);
+            }
+        }
+    }
+    let label = format!("{}: what it did, and its answers over time", clipped(lane.name, NAME_LENGTH));
+    let name = html! {
+        span title=(clipped(lane.name, 200)) { (clipped(lane.name, NAME_LENGTH)) }
+        @if lane.lives.len() > 1 { small { "and " (lane.lives.len() - 1) " after it" } }
+    };
+    let body = html! {
+        (windows(report, axis, height))
+        (answers(report, lane, axis, bands + STRIP, height))
+        @for (state, drawn) in &states { (path(&format!("state {}", state.name()), drawn)) }
+        (path("dots", &dots))
+    };
+    chart(&name, "lane", height, axis, &label, &body)
+}
+
+/// Where in its band a state is drawn, and how thick: the state can be told without its colour.
+const fn shape(state: LifeState) -> (f64, f64) {
+    match state {
+        LifeState::Ready => (1.0, BAND - 2.0),
+        LifeState::Draining => (3.0, BAND - 6.0),
+        LifeState::Starting => (4.0, BAND - 8.0),
+        LifeState::Stopped => (5.5, 1.0),
+    }
+}
+
+/// How much each replica of a lane answered, one on top of the other.
+fn answers(report: &Report, lane: &Lane<'_>, axis: Axis, top: f64, bottom: f64) -> Markup {
+    let buckets = &report.timeline.buckets;
+    let most = buckets.iter().flat_map(|bucket| bucket.replicas.values()).copied().max().unwrap_or(0);
+    if most == 0 {
+        return html! {};
+    }
+    let scale = (bottom - top - 4.0) / most as f64;
+    let mut below = vec![0.0; buckets.len()];
+    let mut areas = Vec::new();
+    for (position, life) in lane.lives.iter().enumerate() {
+        let heights: Vec<f64> = buckets
+            .iter()
+            .map(|bucket| bucket.replicas.get(&life.replica).map_or(0.0, |answered| *answered as f64 * scale))
+            .collect();
+        let drawn = stacked(report, axis, bottom, &below, &heights);
+        areas.push((if position % 2 == 0 { "answers" } else { "answers other" }, drawn));
+        below
+            .iter_mut()
+            .zip(&heights)
+            .for_each(|(below, height)| *below = (*below + height).min(bottom - top));
+    }
+    html! { @for (class, drawn) in &areas { (path(class, drawn)) } }
+}

@@ -1,0 +1,338 @@
+//! The page's tables: budgets, cohorts, phases, restarts, failures and the machine.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+
+use super::number;
+use crate::failure::FailureClass;
+use crate::phase::Phase;
+use crate::report::text::{clipped, count, rounded, short_ms};
+use crate::report::{FailureInfo, Report, RestartInfo};
+use crate::summary::{ByClass, Latency};
+
+const NAME_LENGTH: usize = 40;
+/// More replicas than this, as replacements make them, are summed up.
+const MOST_REPLICAS: usize = 32;
+const LATENCIES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "slowest"];
+
+pub(super) fn budgets(report: &Report) -> Markup {
+    html! {
+        table {
+            thead { tr { th { "budget" } th.n { "seen" } th { "" } } }
+            tbody {
+                @for result in report.budgets.iter().take(100) {
+                    tr.broken[!result.holds] {
+                        td { code { (clipped(&result.budget.to_string(), 100)) } }
+                        td.n {
+                            @match result.seen {
+                                Some(ms) if result.budget.metric.is_latency() => { (short_ms(ms)) }
+                                Some(seen) => { (seen) }
+                                None => { "nothing to measure" }
+                            }
+                        }
+                        td { @if result.holds { "holds" } @else { strong { "broken" } } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn cohorts(report: &Report) -> Markup {
+    html! {
+        div.wide { table.cards {
+            thead { tr {
+                th { "cohort" } th.n { "requests" } th.n { "failed" } th { "by class" }
+                (latency_heads())
+                th.n title="Connections that were established." { "connections" }
+                th.n title="Requests that the client's pool repeated on its own, and so hid." { "replayed" }
+                th.n title="Connections that the server closed while they were idle." { "closed idle" }
+                th.n title="How late the generator was, 99th percentile." { "lateness" }
+                th.n title="With 95 % confidence, fewer requests of a million fail." { "95 % bound" }
+            } }
+            tbody {
+                @for (index, cohort) in report.cohorts.iter().enumerate() {
+                    @let at = |field: &str| format!("/cohorts/{index}/{field}");
+                    tr.broken[cohort.counts.failed > 0] {
+                        th { (clipped(&cohort.name, NAME_LENGTH)) }
+                        td.n data-name="requests" { (number(&at("requests"), cohort.counts.requests)) }
+                        td.n.bad[cohort.counts.failed > 0] data-name="failed" { (number(&at("failed"), cohort.counts.failed)) }
+                        td { (by_class(&cohort.counts.by_class)) }
+                        (latency(&cohort.latency))
+                        td.n data-name="connections" { (number(&at("connections_opened"), cohort.connections_opened)) }
+                        td.n data-name="replayed" { (known(cohort.replayed)) }
+                        td.n data-name="closed idle" { (known(cohort.closed_idle)) }
+                        td.n data-name="lateness" { (short_ms(cohort.lateness_p99_ms)) }
+                        td.n data-name="95 % bound" { (bound(cohort.upper_bound_per_million)) }
+                    }
+                }
+            }
+        } }
+    }
+}
+
+pub(super) fn phases(report: &Report) -> Markup {
+    html! {
+        div.wide { table.cards {
+            thead { tr {
+                th { "phase" } th.n { "requests" } th.n { "failed" } th { "by class" } (latency_heads())
+                th.n { "95 % bound" }
+            } }
+            tbody {
+                @for (index, phase) in report.phases.iter().enumerate() {
+                    @let at = |field: &str| format!("/phases/{index}/{field}");
+                    tr {
+                        th { (phase.phase) }
+                        td.n data-name="requests" { (number(&at("requests"), phase.counts.requests)) }
+                        td.n.bad[phase.counts.failed > 0] data-name="failed" { (number(&at("failed"), phase.counts.failed)) }
+                        td { (by_class(&phase.counts.by_class)) }
+                        (latency(&phase.latency))
+                        td.n data-name="95 % bound" { (bound(phase.upper_bound_per_million)) }
+                    }
+                }
+            }
+        } }
+    }
+}
+
+pub(super) fn replicas(report: &Report) -> Markup {
+    if report.replicas.is_empty() {
+        return html! {};
+    }
+    let rest: u64 = report.replicas.iter().skip(MOST_REPLICAS).map(|replica| replica.answered).sum();
+    html! {
+        div.wide { table {
+            thead { tr { th { "replica" } th.n { "answered" } th.n { "share" } } }
+            tbody {
+                @for (index, replica) in report.replicas.iter().take(MOST_REPLICAS).enumerate() {
+                    tr {
+                        th { (clipped(&replica.name, 80)) }
+                        td.n { (number(&format!("/replicas/{index}/answered"), replica.answered)) }
+                        td.n { (format!("{:.1} %", replica.share * 100.0)) }
+                    }
+                }
+                @if rest > 0 { tr { th { "all others" } td.n { (count(rest)) } td {} } }
+            }
+        } }
+    }
+}
+
+/// Every restart if they are not too many, otherwise those with failures first; the rest is counted.
+pub(super) fn restarts(report: &Report, most: usize) -> Markup {
+    if report.restarts.is_empty() {
+        return html! {};
+    }
+    let mut shown: Vec<(usize, &RestartInfo)> = report.restarts.iter().enumerate().collect();
+    shown.sort_by_key(|(index, restart)| (restart.counts.failed == 0 && restart.is_complete, *index));
+    let left_out = shown.len().saturating_sub(most);
+    shown.truncate(most);
+    shown.sort_by_key(|(index, _)| *index);
+    let is_replacing = report.restarts.iter().any(|restart| restart.successor.is_some());
+    html! {
+        div.wide { table {
+            thead { tr {
+                th.n { "#" } th { "replica" } @if is_replacing { th { "then" } } th.n.extra { "round" } th.n { "at" }
+                th.n { "draining" } th.n.extra { "gap" } th.n.extra { "starting" } @if is_replacing { th.n.extra { "overlap" } }
+                th.n.extra { "requests" } th.n { "failed" } th { "by class" } th.n.extra { "p99" } th.n.extra { "slowest" }
+                th.extra { "ended" }
+            } }
+            tbody {
+                @for (index, restart) in shown {
+                    (restart_row(index, restart, is_replacing))
+                }
+            }
+        } }
+        @if left_out > 0 { p.note { (count(left_out as u64)) " more restarts, without failures, are in report.json." } }
+    }
+}
+
+fn restart_row(index: usize, restart: &RestartInfo, is_replacing: bool) -> Markup {
+    let phase = |phase: Phase| restart.phases.get(&phase).map_or_else(|| "–".to_owned(), |ms| short_ms(*ms));
+    html! {
+        tr.broken[restart.counts.failed > 0] id=(format!("restart-{}", index + 1)) {
+            td.n { a href="#picture" data-zoom=(index + 1) { (index + 1) } }
+            td { (clipped(&restart.replica, NAME_LENGTH)) }
+            @if is_replacing { td { @if let Some(name) = &restart.successor { (clipped(name, NAME_LENGTH)) } } }
+            td.n.extra { (restart.round) }
+            td.n { (format!("{:.2} s", restart.t / 1e3)) }
+            td.n { (phase(Phase::Draining)) }
+            td.n.extra { (phase(Phase::Gap)) }
+            td.n.extra { (phase(Phase::Starting)) }
+            @if is_replacing { td.n.extra { (phase(Phase::Overlap)) } }
+            td.n.extra { (count(restart.counts.requests)) }
+            td.n.bad[restart.counts.failed > 0] { (count(restart.counts.failed)) }
+            td { (by_class(&restart.counts.by_class)) }
+            td.n.extra { (answered_in(restart.latency.p99)) }
+            td.n.extra { (answered_in(restart.latency.max)) }
+            td.extra { (end_of(restart)) }
+        }
+    }
+}
+
+fn end_of(restart: &RestartInfo) -> String {
+    let end = match (restart.killed, restart.exit_code) {
+        (true, _) => "killed".to_owned(),
+        (false, Some(code)) => format!("exit {code}"),
+        (false, None) => String::new(),
+    };
+    let back = if restart.is_complete { "" } else { "not back" };
+    [end.as_str(), back].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// The first failures of each class, up to `most` altogether, in the order of time.
+pub(super) fn failures(report: &Report, most: usize, detail: usize) -> Markup {
+    if report.totals.by_class.is_empty() {
+        return html! {};
+    }
+    let shown = spread(&report.failures, most);
+    let total: u64 = report.totals.by_class.values().sum();
+    html! {
+        p.filter id="classes" {
+            @for (class, failed) in &report.totals.by_class {
+                span.key data-class=(class.name()) title=(class.meaning()) {
+                    i.class.(class.name()) {} (class.label()) " "
+                    (number(&format!("/totals/by_class/{}", class.name()), *failed))
+                }
+            }
+        }
+        ol.failures {
+            @for failure in &shown { (failure_item(failure, detail)) }
+        }
+        @if total > shown.len() as u64 {
+            p.note {
+                (count(shown.len() as u64)) " of " (count(total)) " failures are shown; "
+                (count(report.failures.len() as u64)) " are in report.json, and up to 100,000 in events.jsonl."
+            }
+        }
+    }
+}
+
+fn failure_item(failure: &FailureInfo, detail: usize) -> Markup {
+    html! {
+        li data-class=(failure.class.name()) {
+            span.t { (format!("{:.3} s", failure.t / 1e3)) }
+            span.what {
+                i.class.(failure.class.name()) {} (failure.class.label())
+                @if let Some(code) = failure.curl_exit { small { " curl " (code) } }
+            }
+            span.who { (clipped(&failure.cohort, NAME_LENGTH)) small { " #" (failure.number) } }
+            span.blame {
+                (clipped(&failure.blame, 400))
+                @if failure.hidden_by_retries { small { " (a client that repeats requests would hide it)" } }
+                details { summary { "the chain of errors" } code { (clipped(&failure.detail, detail)) } }
+            }
+        }
+    }
+}
+
+/// Up to `most` failures: the earliest of every class, each class as many as the others where it has them.
+fn spread(failures: &[FailureInfo], most: usize) -> Vec<&FailureInfo> {
+    let mut seen: BTreeMap<FailureClass, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, usize)> = failures
+        .iter()
+        .enumerate()
+        .map(|(index, failure)| {
+            let nth = seen.entry(failure.class).or_default();
+            *nth += 1;
+            (*nth, index)
+        })
+        .collect();
+    ranked.sort_unstable();
+    ranked.truncate(most);
+    let mut chosen: Vec<&FailureInfo> = ranked.into_iter().map(|(_, index)| &failures[index]).collect();
+    chosen.sort_by(|one, other| one.t.total_cmp(&other.t));
+    chosen
+}
+
+/// What the kernel and the servers say of the same run.
+pub(super) fn evidence(report: &Report) -> Markup {
+    let evidence = &report.evidence;
+    html! {
+        @if let Some(reconciled) = &evidence.reconciliation {
+            @let at = |field: &str| format!("/evidence/reconciliation/{field}");
+            p {
+                "The servers say that they answered " (number(&at("answered"), reconciled.answered))
+                " of " (number(&at("begun"), reconciled.begun)) " requests and cut "
+                (number(&at("cut"), reconciled.cut)) "; the clients saw " (number(&at("seen"), reconciled.seen))
+                " whole answers. "
+                @match reconciled.difference {
+                    0 => "The two agree.",
+                    more @ 1.. => { (count(more.unsigned_abs())) " answers were taken by no client." }
+                    fewer => { (count(fewer.unsigned_abs())) " answers are in no server's account." }
+                }
+                @if reconciled.accounts < reconciled.lives {
+                    " Only " (reconciled.accounts) " of " (reconciled.lives) " processes left an account."
+                }
+            }
+        }
+        @if evidence.accept_queue_max.is_some() || !evidence.kernel.is_empty() {
+            dl.pairs {
+                @if let Some(most) = evidence.accept_queue_max {
+                    dt { "most connections seen waiting to be accepted" }
+                    dd { (number("/evidence/accept_queue_max", most)) }
+                }
+                @for (counter, growth) in evidence.kernel.iter().take(50) {
+                    dt { (clipped(counter, 60)) }
+                    dd { "+" (number(&format!("/evidence/kernel/{counter}"), *growth)) }
+                }
+            }
+        }
+        @if !evidence.kernel.is_empty() {
+            p.note {
+                "The kernel counts everything in this network namespace, not this run alone. The names are those of "
+                "/proc/net/netstat and /proc/net/snmp."
+            }
+        }
+    }
+}
+
+pub(super) fn environment(report: &Report) -> Markup {
+    let machine = &report.environment;
+    let migrate = match machine.tcp_migrate_req {
+        None => "the kernel does not have it",
+        Some(true) => "on",
+        Some(false) => "off",
+    };
+    html! {
+        dl.pairs {
+            dt { "kernel" } dd { (clipped(&machine.kernel, 200)) }
+            dt { "net.ipv4.tcp_migrate_req" } dd { (migrate) }
+            dt { "engine" } dd { (clipped(&machine.engine, 200)) }
+            dt { "CPUs" } dd { (machine.cpus) }
+            @if let Some(image) = &report.scenario.image { dt { "image" } dd { (clipped(image, 200)) } }
+            dt { "target" } dd { code { (clipped(&report.scenario.url, 200)) } }
+            dt { "hitless" } dd { (clipped(&report.run.hitless, 40)) ", schema " (report.schema_version) }
+        }
+    }
+}
+
+fn by_class(by_class: &ByClass) -> Markup {
+    html! {
+        @for (class, failed) in by_class {
+            span.key title=(class.meaning()) { i.class.(class.name()) {} (class.label()) " " (count(*failed)) }
+        }
+    }
+}
+
+fn latency_heads() -> Markup {
+    html! { @for name in LATENCIES { th.n { (name) } } }
+}
+
+fn latency(latency: &Latency) -> Markup {
+    let shown = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(answered_in);
+    html! { @for (name, ms) in LATENCIES.iter().zip(&shown) { td.n data-name=(name) { (ms) } } }
+}
+
+/// A latency; where nothing was answered there is none.
+fn answered_in(ms: f64) -> String {
+    if ms > 0.0 { short_ms(ms) } else { "–".to_owned() }
+}
+
+fn known(number: Option<u64>) -> String {
+    number.map_or_else(|| "–".to_owned(), count)
+}
+
+fn bound(per_million: Option<f64>) -> String {
+    per_million.map_or_else(|| "–".to_owned(), |bound| format!("{} ppm", rounded(bound.ceil())))
+}

@@ -1,0 +1,370 @@
+//! The order of events of a rollout, as straight-line code. Sees the [`Runtime`] trait, never an engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::phase::Phase;
+use crate::recorder::{Recorder, RestartId, RestartStep};
+use crate::recording::LifecycleKind;
+use crate::runtime::{Replica, Runtime, RuntimeError};
+use crate::scenario::{Change, Order, Timing};
+
+/// How long a replica that is ready may take until it has answered a request.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a rollout has to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What happens to each replica.
+    pub change: Change,
+    /// How often.
+    pub rounds: u32,
+    /// Pauses and bounds.
+    pub timing: Timing,
+    /// Moves the restarts against the load.
+    pub seed: u64,
+}
+
+/// The rollout could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RolloutError {
+    /// The runtime failed.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A replica that is ready gets no request, or answers none.
+    #[error(
+        "replica {replica} was ready but answered no request within {}",
+        humantime::format_duration(ANSWER_PATIENCE)
+    )]
+    NoAnswer {
+        /// Who.
+        replica: Arc<str>,
+    },
+}
+
+/// Restarts or replaces every replica in turn, `plan.rounds` times; the next one only when the last is ready and has
+/// answered.
+///
+/// # Errors
+/// A replica could not be stopped or started, did not become ready, or answered nothing.
+pub async fn roll<R: Runtime>(
+    runtime: &R,
+    mut replicas: Vec<Replica>,
+    plan: &Plan,
+    recorder: &Recorder,
+) -> Result<(), RolloutError> {
+    let mut jitter = Jitter::new(plan.seed);
+    let mut next = 0;
+    for round in 1..=plan.rounds {
+        for replica in &mut replicas {
+            tokio::time::sleep(plan.timing.settle + jitter.next(plan.timing.settle)).await;
+            let restart = Restart { runtime, recorder, timing: plan.timing, id: RestartId(next), round };
+            match &plan.change {
+                Change::Restart => restart.in_place(replica).await?,
+                Change::Replace { image, order } => {
+                    // There in the odd rounds, back in the even ones.
+                    let image = (round % 2 == 1).then_some(image.as_str());
+                    *replica = match order {
+                        Order::StartFirst => restart.start_first(replica, image).await?,
+                        Order::StopFirst => restart.stop_first(replica, image).await?,
+                    };
+                }
+            }
+            next += 1;
+        }
+    }
+    Ok(())
+}
+
+/// One restart or replacement.
+struct Restart<'a, R> {
+    runtime: &'a R,
+    recorder: &'a Recorder,
+    timing: Timing,
+    id: RestartId,
+    round: u32,
+}
+
+impl<R: Runtime> Restart<'_, R> {
+    async fn in_place(&self, replica: &Replica) -> Result<(), RolloutError> {
+        self.begin(replica);
+        let gone = self.stop(replica).await?;
+        self.enter(gone, Phase::Gap);
+        let started = self.start(replica).await?;
+        self.enter(started, Phase::Starting);
+        let ready = self.wait_until_ready(replica).await?;
+        self.enter(ready, Phase::Steady);
+        self.wait_until_answered(replica, ready).await
+    }
+
+    async fn start_first(&self, old: &Replica, image: Option<&str>) -> Result<Replica, RolloutError> {
+        self.begin(old);
+        let new = self.runtime.successor(old, image, Order::StartFirst).await?;
+        self.step(Moment::now(), RestartStep::Succeeded { by: Arc::clone(&new.name) });
+        let started = self.start(&new).await?;
+        self.enter(started, Phase::Starting);
+        let ready = self.wait_until_ready(&new).await?;
+        self.enter(ready, Phase::Overlap);
+        self.wait_until_answered(&new, ready).await?;
+        let gone = self.stop(old).await?;
+        self.enter(gone, Phase::Steady);
+        Ok(new)
+    }
+
+    async fn stop_first(&self, old: &Replica, image: Option<&str>) -> Result<Replica, RolloutError> {
+        self.begin(old);
+        let gone = self.stop(old).await?;
+        self.enter(gone, Phase::Gap);
+        let new = self.runtime.successor(old, image, Order::StopFirst).await?;
+        let started = self.start(&new).await?;
+        self.enter(started, Phase::Starting);
+        let ready = self.wait_until_ready(&new).await?;
+        self.enter(ready, Phase::Steady);
+        self.wait_until_answered(&new, ready).await?;
+        Ok(new)
+    }
+
+    fn begin(&self, replica: &Replica) {
+        let replica = Arc::clone(&replica.name);
+        self.step(Moment::now(), RestartStep::Began { replica, round: self.round });
+    }
+
+    async fn stop(&self, replica: &Replica) -> Result<Moment, RolloutError> {
+        let asked = self.recorder.did(&replica.name, LifecycleKind::TerminateRequested);
+        self.step(asked, RestartStep::Terminated);
+        self.enter(asked, Phase::Draining);
+        let exit = self.runtime.stop(replica, self.timing.stop_timeout).await?;
+        self.step(exit.at, RestartStep::Exited { code: exit.code, killed: exit.killed });
+        Ok(exit.at)
+    }
+
+    async fn start(&self, replica: &Replica) -> Result<Moment, RolloutError> {
+        self.recorder.did(&replica.name, LifecycleKind::StartRequested);
+        let started = self.runtime.start(replica).await?;
+        self.step(started, RestartStep::Started);
+        Ok(started)
+    }
+
+    async fn wait_until_ready(&self, replica: &Replica) -> Result<Moment, RolloutError> {
+        let ready = self.runtime.wait_until_ready(replica, self.timing.ready_timeout).await?;
+        self.step(ready, RestartStep::Ready);
+        Ok(ready)
+    }
+
+    async fn wait_until_answered(&self, replica: &Replica, since: Moment) -> Result<(), RolloutError> {
+        if !self.recorder.wait_until_answered(&replica.name, since, ANSWER_PATIENCE).await {
+            return Err(RolloutError::NoAnswer { replica: Arc::clone(&replica.name) });
+        }
+        self.step(Moment::now(), RestartStep::Answered);
+        Ok(())
+    }
+
+    fn step(&self, at: Moment, step: RestartStep) {
+        self.recorder.restart(self.id, at, step);
+    }
+
+    fn enter(&self, at: Moment, phase: Phase) {
+        self.recorder.phase(self.id, at, phase);
+    }
+}
+
+/// A small repeatable sequence (`SplitMix64`), so that restarts do not fall into step with the load's schedule.
+struct Jitter(u64);
+
+impl Jitter {
+    const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Between nothing and a tenth of `of`.
+    fn next(&mut self, of: Duration) -> Duration {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        (of / 10).mul_f64(mixed as f64 / u64::MAX as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::events::EventLog;
+    use crate::load::{Observation, Outcome};
+    use crate::runtime::Exit;
+
+    /// An engine in memory: it writes down what it was asked to do, and lets the load "answer" on each start.
+    struct Fake {
+        asked: Mutex<Vec<String>>,
+        recorder: Recorder,
+        answers: bool,
+        fails_to_start: bool,
+    }
+
+    impl Fake {
+        fn new() -> Self {
+            let recorder = Recorder::start(&[cohort()], EventLog::discarding());
+            Self { asked: Mutex::default(), recorder, answers: true, fails_to_start: false }
+        }
+
+        fn note(&self, what: &str, replica: &Replica) {
+            self.asked.lock().unwrap().push(format!("{what} {}", replica.name));
+        }
+    }
+
+    fn cohort() -> crate::load::cohort::CohortPlan {
+        use crate::load::cohort::{CohortKind, CohortPlan, Payload};
+        use crate::load::content::{Expectation, ExpectedBody};
+        CohortPlan {
+            kind: CohortKind::Fresh,
+            rate: 1.0,
+            concurrency: 1,
+            url: "http://127.0.0.1/".into(),
+            delay: Duration::ZERO,
+            payload: Payload::None,
+            expectation: Expectation { status: 200, body: ExpectedBody::Any },
+        }
+    }
+
+    impl Runtime for Fake {
+        async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
+            Ok(Vec::new())
+        }
+
+        async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+            self.note("start", replica);
+            if self.fails_to_start {
+                let replica = Arc::clone(&replica.name);
+                return Err(RuntimeError::Replica { operation: "start", replica, reason: "no".into() });
+            }
+            Ok(Moment::now())
+        }
+
+        async fn wait_until_ready(&self, replica: &Replica, _: Duration) -> Result<Moment, RuntimeError> {
+            self.note("ready", replica);
+            let now = Moment::now();
+            if self.answers {
+                self.recorder.observe(Observation {
+                    cohort: 0,
+                    number: 0,
+                    scheduled: now,
+                    dispatched: now,
+                    started: now,
+                    finished: now,
+                    outcome: Outcome::Answered,
+                    replica: Some(Arc::clone(&replica.name)),
+                    connection: None,
+                });
+            }
+            Ok(now)
+        }
+
+        async fn stop(&self, replica: &Replica, _: Duration) -> Result<Exit, RuntimeError> {
+            self.note("stop", replica);
+            Ok(Exit { at: Moment::now(), code: Some(0), killed: false })
+        }
+
+        async fn successor(
+            &self,
+            replica: &Replica,
+            image: Option<&str>,
+            _: Order,
+        ) -> Result<Replica, RuntimeError> {
+            self.note(&format!("make {} for", image.unwrap_or("old")), replica);
+            Ok(Replica { name: format!("{}+", replica.name).into() })
+        }
+
+        async fn unexpected_end(&self) -> RuntimeError {
+            std::future::pending().await
+        }
+
+        async fn retire(&self, _: Duration) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+
+        async fn dismantle(&self) -> Result<(), RuntimeError> {
+            Ok(())
+        }
+    }
+
+    fn replicas() -> Vec<Replica> {
+        ["a", "b"].map(|name| Replica { name: name.into() }).into()
+    }
+
+    const PLAN: Plan = Plan {
+        change: Change::Restart,
+        rounds: 2,
+        timing: Timing {
+            lead: Duration::ZERO,
+            settle: Duration::ZERO,
+            stop_timeout: Duration::from_secs(1),
+            ready_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+        },
+        seed: 1,
+    };
+
+    #[tokio::test]
+    async fn each_replica_is_restarted_in_turn_and_the_next_only_when_the_last_is_ready() {
+        let fake = Fake::new();
+        roll(&fake, replicas(), &PLAN, &fake.recorder).await.unwrap();
+        let once = ["stop a", "start a", "ready a", "stop b", "start b", "ready b"];
+        assert_eq!(*fake.asked.lock().unwrap(), [once, once].concat());
+        let recording = fake.recorder.clone().close(None).await;
+        assert_eq!(recording.restarts.len(), 4);
+        assert!(recording.restarts.iter().all(|restart| restart.answered.is_some()));
+    }
+
+    async fn asked_for(order: Order) -> Vec<String> {
+        let fake = Fake::new();
+        let change = Change::Replace { image: "new".into(), order };
+        let one = vec![Replica { name: "a".into() }];
+        roll(&fake, one, &Plan { change, ..PLAN }, &fake.recorder).await.unwrap();
+        fake.asked.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn start_first_stops_the_old_one_only_when_the_new_one_is_ready() {
+        let there = ["make new for a", "start a+", "ready a+", "stop a"];
+        let back = ["make old for a+", "start a++", "ready a++", "stop a+"];
+        assert_eq!(asked_for(Order::StartFirst).await, [there, back].concat());
+    }
+
+    #[tokio::test]
+    async fn stop_first_makes_the_new_one_when_the_old_one_is_gone() {
+        let there = ["stop a", "make new for a", "start a+", "ready a+"];
+        let back = ["stop a+", "make old for a+", "start a++", "ready a++"];
+        assert_eq!(asked_for(Order::StopFirst).await, [there, back].concat());
+    }
+
+    #[tokio::test]
+    async fn rollout_stops_at_the_first_replica_that_does_not_start() {
+        let fake = Fake { fails_to_start: true, ..Fake::new() };
+        let error = roll(&fake, replicas(), &PLAN, &fake.recorder).await.unwrap_err();
+        assert_eq!(error.to_string(), "failed to start replica a: no");
+        assert_eq!(*fake.asked.lock().unwrap(), ["stop a", "start a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replica_that_answers_nothing_ends_the_rollout() {
+        let fake = Fake { answers: false, ..Fake::new() };
+        let error = roll(&fake, replicas(), &PLAN, &fake.recorder).await.unwrap_err();
+        assert!(matches!(error, RolloutError::NoAnswer { .. }), "{error}");
+    }
+
+    #[test]
+    fn jitter_repeats_with_its_seed_and_stays_below_a_tenth() {
+        let settle = Duration::from_secs(1);
+        let draw = |seed| {
+            let mut jitter = Jitter::new(seed);
+            [(); 50].map(|()| jitter.next(settle))
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+        assert!(draw(7).iter().all(|pause| *pause <= settle / 10));
+    }
+}

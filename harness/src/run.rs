@@ -1,0 +1,155 @@
+//! The main job: one scenario from validation to report. Puts the parts together and decides nothing.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Moment, WallOffset};
+use crate::environment;
+use crate::events::line::Head;
+use crate::events::{EventLog, EventLogError};
+use crate::experiment::{self, ExperimentError};
+use crate::image::{self, Artifact, Built, ImageError};
+use crate::owner;
+use crate::progress::{Display, Progress};
+use crate::recorder::Recorder;
+use crate::recording::Recording;
+use crate::report::files::{self, FilesError};
+use crate::report::{Context, Report, SCHEMA_VERSION, ScenarioInfo};
+use crate::runtime::compose::ComposeRuntime;
+use crate::runtime::docker::engine::Engine;
+use crate::runtime::docker::{DockerRuntime, check_port};
+use crate::runtime::{Environment, RuntimeError};
+use crate::scenario::{SERVER_IMAGE, Scenario, Subject};
+use crate::summary::Summary;
+use crate::verdict::judge;
+
+/// A run could not be carried out: exit code 3.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Before the experiment.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The server's image could not be built.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The experiment.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
+    /// The report's directory cannot be made.
+    #[error("failed to create {}: {source}; choose another with --report-dir", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The event log cannot be written.
+    #[error(transparent)]
+    EventLog(#[from] EventLogError),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
+
+/// Carries out a scenario and writes its report.
+///
+/// # Errors
+/// The environment did not play along; whatever had been made is removed.
+pub async fn run(
+    scenario: &Scenario,
+    command: &str,
+    display: Display,
+    interrupt: &CancellationToken,
+) -> Result<(Report, PathBuf), RunError> {
+    let engine = Engine::connect().await?;
+    if !matches!(scenario.subject, Subject::Compose { .. }) {
+        // Before minutes are spent on building the image.
+        check_port(&scenario.target)?;
+    }
+    provide_image(&engine, scenario, display).await?;
+    let environment = describe(&engine).await?;
+    let (id, wall) = (run_id(), WallOffset::read());
+    let directory = scenario.report_dir.clone().unwrap_or_else(|| Path::new("hitless-report").join(&id));
+    std::fs::create_dir_all(&directory)
+        .map_err(|source| RunError::Directory { path: directory.clone(), source })?;
+    files::clear(&directory);
+    let head = Head {
+        schema_version: SCHEMA_VERSION,
+        run: id.clone(),
+        command: command.to_owned(),
+        started_unix_ms: wall.unix_ms(Moment::now()),
+        scenario: ScenarioInfo::of(scenario),
+        budgets: scenario.budgets.clone(),
+        environment: environment.clone(),
+    };
+    let recorder = Recorder::start(&scenario.cohorts, EventLog::create(&directory, head)?);
+    let (recording, replicas) = {
+        let restarts = scenario.replicas * scenario.rounds as usize;
+        let _progress = Progress::show(display, recorder.live(), restarts);
+        experiment_with(engine, &id, scenario, recorder, interrupt).await?
+    };
+    let scenario = &Scenario { replicas, ..scenario.clone() };
+    let summary = Summary::of(&recording);
+    let judgement = judge(&recording, &summary, &scenario.budgets, replicas * scenario.rounds as usize);
+    let context = Context { run: id, command: command.to_owned(), environment, wall };
+    let report = Report::assemble(&recording, summary, judgement, ScenarioInfo::of(scenario), context);
+    files::write(&report, &directory)?;
+    Ok((report, directory))
+}
+
+/// Runs the experiment on the scenario's runtime; also says how many replicas there were.
+async fn experiment_with(
+    engine: Engine,
+    id: &str,
+    scenario: &Scenario,
+    recorder: Recorder,
+    interrupt: &CancellationToken,
+) -> Result<(Recording, usize), RunError> {
+    match &scenario.subject {
+        Subject::Preset { .. } | Subject::Image { .. } => {
+            let runtime = DockerRuntime::new(engine, id, &owner::this_process(), scenario, recorder.clone());
+            let recording = experiment::run(scenario, &runtime, recorder, interrupt).await?;
+            Ok((recording, scenario.replicas))
+        }
+        Subject::Compose { file, services } => {
+            let runtime =
+                ComposeRuntime::new(engine, file.clone(), services.clone(), scenario, recorder.clone());
+            let recording = experiment::run(scenario, &runtime, recorder, interrupt).await?;
+            let replicas = runtime.replicas();
+            Ok((recording, replicas))
+        }
+    }
+}
+
+/// Builds our server's image if it is missing or older than its source.
+async fn provide_image(engine: &Engine, scenario: &Scenario, display: Display) -> Result<(), RunError> {
+    let is_ours = matches!(&scenario.subject, Subject::Preset { image, .. } if image == SERVER_IMAGE);
+    if is_ours
+        && image::ensure(engine, &Artifact::SERVER, SERVER_IMAGE).await? == Built::Now
+        && display != Display::Quiet
+    {
+        eprintln!("built image {SERVER_IMAGE}");
+    }
+    Ok(())
+}
+
+async fn describe(engine: &Engine) -> Result<Environment, RuntimeError> {
+    let version = engine.version().await?;
+    Ok(Environment {
+        kernel: environment::kernel(),
+        tcp_migrate_req: environment::tcp_migrate_req(),
+        engine: format!("{} (API {})", version.name, version.api),
+        cpus: environment::cpus(),
+    })
+}
+
+/// A name for a run: when it began, in UTC, and something that two runs of one second differ in.
+fn run_id() -> String {
+    let now = std::time::SystemTime::now();
+    let digits: String =
+        humantime::format_rfc3339_seconds(now).to_string().chars().filter(char::is_ascii_digit).collect();
+    let (day, time) = digits.split_at(8);
+    let mixed = u64::from(std::process::id()) ^ (Moment::now().as_nanoseconds() >> 10);
+    format!("{day}-{time}-{:04x}", mixed & 0xffff)
+}

@@ -1,0 +1,141 @@
+//! Where replicas live: the one interface between the experiment and the outside world.
+//!
+//! The rollout sees this trait and nothing behind it; its in-memory twin in the tests shows that.
+
+pub mod compose;
+pub mod docker;
+mod probe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::scenario::Order;
+
+/// One replica: a name, under which it also answers if it says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Replica {
+    /// Unique in the run.
+    pub name: Arc<str>,
+}
+
+/// How a replica's process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// When it was gone.
+    pub at: Moment,
+    /// Its exit code, if the engine knows one.
+    pub code: Option<i64>,
+    /// Whether the engine had to kill it because it did not stop in time.
+    pub killed: bool,
+}
+
+/// Something that the experiment needs from the outside world failed. The text is for people and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The container engine cannot be reached.
+    #[error("{0}")]
+    NoEngine(String),
+    /// An image is not there and cannot be built here.
+    #[error("{0}")]
+    MissingImage(String),
+    /// The port is in use by somebody else.
+    #[error("{0}")]
+    PortTaken(String),
+    /// There are no replicas to roll.
+    #[error("{0}")]
+    NoReplicas(String),
+    /// One operation on one replica failed.
+    #[error("failed to {operation} replica {replica}: {reason}")]
+    Replica {
+        /// What was tried.
+        operation: &'static str,
+        /// On whom.
+        replica: Arc<str>,
+        /// What the engine said.
+        reason: String,
+    },
+    /// A replica was not ready in time.
+    #[error("replica {replica} was not ready within {}: {reason}", humantime::format_duration(*.patience))]
+    NotReady {
+        /// Who.
+        replica: Arc<str>,
+        /// How long it was given.
+        patience: Duration,
+        /// What was seen instead.
+        reason: String,
+    },
+    /// A replica ended although nobody asked it to.
+    #[error("replica {replica} ended on its own{}{reason}", .code.map_or(String::new(), |code| format!(" with exit code {code}")))]
+    Died {
+        /// Who.
+        replica: Arc<str>,
+        /// Its exit code.
+        code: Option<i64>,
+        /// Its last words.
+        reason: String,
+    },
+    /// Something else that the engine refused.
+    #[error("failed to {operation}: {reason}")]
+    Engine {
+        /// What was tried.
+        operation: String,
+        /// What the engine said.
+        reason: String,
+    },
+}
+
+/// What is known of the machine that the run happens on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Environment {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `net.ipv4.tcp_migrate_req`, if the kernel has it.
+    pub tcp_migrate_req: Option<bool>,
+    /// The engine's name and version.
+    pub engine: String,
+    /// How many CPUs this process may use.
+    pub cpus: usize,
+}
+
+/// Starts and stops replicas. What happens in their lives goes to the recorder that the implementation was made with.
+pub trait Runtime: Send + Sync {
+    /// Brings every replica up to the point where [`start`](Runtime::start) can start it, or finds those that run.
+    fn assemble(&self) -> impl Future<Output = Result<Vec<Replica>, RuntimeError>> + Send;
+
+    /// Starts a replica that does not run; returns the moment at which its process began. Does nothing to one that
+    /// runs.
+    fn start(&self, replica: &Replica) -> impl Future<Output = Result<Moment, RuntimeError>> + Send;
+
+    /// Waits until a started replica is ready; returns the moment at which it was.
+    fn wait_until_ready(
+        &self,
+        replica: &Replica,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Moment, RuntimeError>> + Send;
+
+    /// Tells a replica to stop and waits until its process is gone; after `timeout` the engine kills it.
+    fn stop(
+        &self,
+        replica: &Replica,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Exit, RuntimeError>> + Send;
+
+    /// Makes, and does not start, a container of `image` (the scenario's own if none) that takes the place of
+    /// `replica`. If both have to run at once it gets another name.
+    fn successor(
+        &self,
+        replica: &Replica,
+        image: Option<&str>,
+        order: Order,
+    ) -> impl Future<Output = Result<Replica, RuntimeError>> + Send;
+
+    /// Waits until some replica ends although nobody asked it to. Never returns otherwise.
+    fn unexpected_end(&self) -> impl Future<Output = RuntimeError> + Send;
+
+    /// Ends the replicas in an orderly way after a whole run, those that this runtime made.
+    fn retire(&self, timeout: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Removes what this runtime made, whatever state it is in; leaves running what it found running.
+    fn dismantle(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+}

@@ -1,0 +1,224 @@
+//! Replicas as containers that the run makes and removes, through the engine's API. Below this module stands the only
+//! user of bollard.
+
+mod containers;
+pub mod engine;
+mod logline;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
+
+pub(super) use containers::Containers;
+use engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
+
+use crate::clock::Moment;
+use crate::recorder::Recorder;
+use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
+use crate::scenario::{Change, Order, Readiness, Scenario, Subject, Target};
+
+/// Makes the containers of one run and removes them again.
+#[derive(Debug)]
+pub struct DockerRuntime {
+    engine: Engine,
+    run: String,
+    owner: String,
+    subject: Subject,
+    change: Change,
+    replicas: usize,
+    env: Vec<(String, String)>,
+    target: Target,
+    readiness: Readiness,
+    containers: Containers,
+}
+
+impl DockerRuntime {
+    /// A runtime for the scenario's subject. Nothing is made yet. `owner` says whose the containers are.
+    #[must_use]
+    pub fn new(engine: Engine, run: &str, owner: &str, scenario: &Scenario, recorder: Recorder) -> Self {
+        let containers =
+            Containers::new(engine.clone(), recorder, scenario.readiness.clone(), scenario.target.clone());
+        Self {
+            engine,
+            run: run.to_owned(),
+            owner: owner.to_owned(),
+            subject: scenario.subject.clone(),
+            change: scenario.change.clone(),
+            replicas: scenario.replicas,
+            env: scenario.env.clone(),
+            target: scenario.target.clone(),
+            readiness: scenario.readiness.clone(),
+            containers,
+        }
+    }
+
+    fn image(&self) -> &str {
+        match &self.subject {
+            Subject::Preset { image, .. } | Subject::Image { image } => image,
+            Subject::Compose { .. } => "",
+        }
+    }
+
+    async fn create(&self, name: &str, image: &str) -> Result<String, RuntimeError> {
+        let options =
+            CreateContainerOptionsBuilder::new().name(&format!("hitless-{}-{name}", self.run)).build();
+        let docker = self.engine.client(Duration::ZERO);
+        match docker.create_container(Some(options), self.body(name, image)).await {
+            Ok(created) => Ok(created.id),
+            Err(error) if status_of(&error) == Some(404) => Err(missing_image(image)),
+            Err(error) => Err(RuntimeError::Replica {
+                operation: "create",
+                replica: name.into(),
+                reason: reason(&error),
+            }),
+        }
+    }
+
+    fn body(&self, name: &str, image: &str) -> ContainerCreateBody {
+        let mut env: Vec<String> = Vec::new();
+        let mut host = HostConfig {
+            network_mode: Some("host".to_owned()),
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            ..HostConfig::default()
+        };
+        if let Subject::Preset { preset, .. } = &self.subject {
+            let any = if self.target.host.is_ipv6() { "[::]" } else { "0.0.0.0" };
+            env.extend([
+                format!("HITLESS_PRESET={preset}"),
+                format!("HITLESS_NAME={name}"),
+                format!("HITLESS_LISTEN={any}:{}", self.target.port),
+                // Abstract sockets are shared by all containers of the host's network: the run's id keeps runs apart.
+                format!("HITLESS_ADMIN=unix:@hitless-server.{}.{name}.admin", self.run),
+            ]);
+            host.readonly_rootfs = Some(true);
+            host.cap_drop = Some(vec!["ALL".to_owned()]);
+        }
+        // What the user says comes last: the last one of a name wins.
+        env.extend(self.env.iter().map(|(key, value)| format!("{key}={value}")));
+        ContainerCreateBody {
+            image: Some(image.to_owned()),
+            env: Some(env),
+            labels: Some(HashMap::from([
+                (RUN_LABEL.to_owned(), self.run.clone()),
+                (OWNER_LABEL.to_owned(), self.owner.clone()),
+            ])),
+            // Each check is a process in the container; where nobody reads them, they would only disturb the run.
+            healthcheck: matches!(self.readiness, Readiness::Log(_))
+                .then(|| HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        }
+    }
+}
+
+impl Runtime for DockerRuntime {
+    async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
+        check_port(&self.target)?;
+        if self.engine.image_labels(self.image()).await?.is_none() {
+            return Err(missing_image(self.image()));
+        }
+        if let Change::Replace { image, .. } = &self.change
+            && self.engine.image_labels(image).await?.is_none()
+        {
+            return Err(missing_image(image));
+        }
+        let mut made = Vec::with_capacity(self.replicas);
+        for letter in ('a'..='z').take(self.replicas) {
+            let name = format!("server-{letter}");
+            let id = self.create(&name, self.image()).await?;
+            made.push((Replica { name: Arc::from(name) }, id));
+        }
+        let replicas = made.iter().map(|(replica, _)| replica.clone()).collect();
+        self.containers.adopt(made);
+        Ok(replicas)
+    }
+
+    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+        self.containers.start(replica).await
+    }
+
+    async fn wait_until_ready(&self, replica: &Replica, patience: Duration) -> Result<Moment, RuntimeError> {
+        self.containers.wait_until_ready(replica, patience).await
+    }
+
+    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<Exit, RuntimeError> {
+        self.containers.stop(replica, timeout).await
+    }
+
+    /// The stopped one is removed and its name used again; beside a running one the name gets a number.
+    async fn successor(
+        &self,
+        replica: &Replica,
+        image: Option<&str>,
+        order: Order,
+    ) -> Result<Replica, RuntimeError> {
+        let name = match order {
+            Order::StopFirst => {
+                let id = self.containers.disown(replica);
+                self.engine.remove(&id).await?;
+                Arc::clone(&replica.name)
+            }
+            Order::StartFirst => next_name(&replica.name).into(),
+        };
+        let id = self.create(&name, image.unwrap_or_else(|| self.image())).await?;
+        let successor = Replica { name };
+        self.containers.adopt_one(&successor, id);
+        Ok(successor)
+    }
+
+    async fn unexpected_end(&self) -> RuntimeError {
+        self.containers.unexpected_end().await
+    }
+
+    async fn retire(&self, timeout: Duration) -> Result<(), RuntimeError> {
+        self.containers.stop_all(timeout).await
+    }
+
+    /// Removes by label, not from memory: a container whose creation was interrupted is found as well.
+    async fn dismantle(&self) -> Result<(), RuntimeError> {
+        self.containers.release();
+        let mut result = Ok(());
+        for container in self.engine.labelled(Some(&self.run)).await? {
+            result = self.engine.remove(&container.id).await.and(result);
+        }
+        result
+    }
+}
+
+/// `server-a`, `server-a.2`, `server-a.3`, …
+fn next_name(name: &str) -> String {
+    match name.rsplit_once('.').and_then(|(stem, number)| Some((stem, number.parse::<u32>().ok()?))) {
+        Some((stem, number)) => format!("{stem}.{}", number + 1),
+        None => format!("{name}.2"),
+    }
+}
+
+fn missing_image(image: &str) -> RuntimeError {
+    RuntimeError::MissingImage(format!(
+        "image `{image}` is not on this engine; build it, or `docker pull {image}`"
+    ))
+}
+
+/// Checks that nobody listens on the target's port. A bind that shares nothing fails if anybody does, sharing or not.
+///
+/// # Errors
+/// [`RuntimeError::PortTaken`].
+pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
+    let any = if target.host.is_ipv6() {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    match TcpListener::bind((any, target.port)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(RuntimeError::PortTaken(format!(
+            "port {} cannot be used: {error}; stop who listens there (`hitless clean` if it is an interrupted run), or \
+             choose another with --url http://127.0.0.1:PORT/",
+            target.port
+        ))),
+    }
+}

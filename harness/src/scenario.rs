@@ -1,0 +1,898 @@
+//! The validated description of a run. No I/O: a [`Scenario`] that exists can be run, and what cannot be run is
+//! refused here with the field, the value and the remedy.
+//!
+//! [`Options`] is what a scenario file says and what the flags say; both are merged, flags win, and
+//! [`Scenario::from_options`] turns the result into domain types.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Budget, Metric};
+use crate::load::cohort::{CohortKind, CohortPlan, Payload};
+use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
+use crate::phase::Phase;
+
+/// The name of the image that `hitless image` builds and the presets run.
+pub const SERVER_IMAGE: &str = "hitless-server:latest";
+
+/// How our own server stops: the seed's three stages, and the one past them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Preset {
+    /// Ends at once, requests in flight or not.
+    Normal,
+    /// Closes the listener and the idle connections, finishes the rest.
+    Graceful,
+    /// The same, beside a sibling on the same port.
+    Reuseport,
+    /// Gives listener and idle connections to a sibling.
+    Handover,
+}
+
+impl Preset {
+    /// Every preset, in the order of the story.
+    pub const ALL: [Self; 4] = [Self::Normal, Self::Graceful, Self::Reuseport, Self::Handover];
+
+    /// The name on the command line and in `HITLESS_PRESET`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Graceful => "graceful",
+            Self::Reuseport => "reuseport",
+            Self::Handover => "handover",
+        }
+    }
+
+    /// How many replicas it needs at least to show what it does: one holds the port alone, or two share it.
+    #[must_use]
+    pub const fn replicas(self) -> usize {
+        match self {
+            Self::Normal | Self::Graceful => 1,
+            Self::Reuseport | Self::Handover => 2,
+        }
+    }
+
+    /// Whether several replicas can listen on one port.
+    #[must_use]
+    pub const fn is_shared_port(self) -> bool {
+        matches!(self, Self::Reuseport | Self::Handover)
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// What is restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// Our server, under one of its presets.
+    Preset {
+        /// How it stops.
+        preset: Preset,
+        /// The image, ours unless said otherwise.
+        image: String,
+    },
+    /// Somebody's own image.
+    Image {
+        /// Its reference, as for `docker run`.
+        image: String,
+    },
+    /// The running services of a Compose project.
+    Compose {
+        /// The Compose file that they were started from.
+        file: PathBuf,
+        /// Which services; all of the project's running ones if empty.
+        services: Vec<String>,
+    },
+}
+
+/// What a rollout does to each replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Stop it, start it again.
+    Restart,
+    /// Put a container of another image into its place. Rounds alternate: there, and back again.
+    Replace {
+        /// The other image.
+        image: String,
+        /// Which comes first.
+        order: Order,
+    },
+}
+
+/// When a rollout ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// After all its rounds.
+    AfterAllRounds,
+    /// At the first failure, or after all its rounds.
+    AtFirstFailure,
+}
+
+/// The order of a replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The new container is ready before the old one is told to stop.
+    StartFirst,
+    /// The old container is gone before the new one is started.
+    StopFirst,
+}
+
+impl Order {
+    /// Both, the safer one first.
+    pub const ALL: [Self; 2] = [Self::StartFirst, Self::StopFirst];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::StartFirst => "start-first",
+            Self::StopFirst => "stop-first",
+        }
+    }
+}
+
+/// How a replica is known to be ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// A line of its output contains this text.
+    Log(String),
+    /// The health check if there is one, otherwise the port.
+    Auto,
+    /// The engine's health check says `healthy`.
+    Health,
+    /// The target's port accepts a connection. Not per replica when the port is shared.
+    Tcp,
+    /// A GET of this path is answered 2xx. Not per replica when the port is shared.
+    Http(String),
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(text) => write!(out, "log:{text}"),
+            Self::Auto => out.write_str("a health check or the port"),
+            Self::Health => out.write_str("health"),
+            Self::Tcp => out.write_str("tcp"),
+            Self::Http(path) => write!(out, "http:{path}"),
+        }
+    }
+}
+
+/// Where the requests go. Always plain HTTP to a loopback or local address: TLS ends before what is tested here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The whole URL.
+    pub url: String,
+    /// The address behind it.
+    pub host: IpAddr,
+    /// The port behind it.
+    pub port: u16,
+}
+
+/// When things happen in a run, and how long they may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Steady load before the first restart, and after the last.
+    pub lead: Duration,
+    /// Steady load between two restarts.
+    pub settle: Duration,
+    /// How long a replica may take to stop before the engine kills it. Whole seconds: the engine knows no others.
+    pub stop_timeout: Duration,
+    /// How long a replica may take from its start until it is ready.
+    pub ready_timeout: Duration,
+    /// How long one request may take, connect included, beyond its cohort's expected delay.
+    pub request_timeout: Duration,
+}
+
+/// A run that can be carried out.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// What is restarted.
+    pub subject: Subject,
+    /// Environment of the containers, beyond what the preset sets.
+    pub env: Vec<(String, String)>,
+    /// How many replicas. For Compose: what is running decides.
+    pub replicas: usize,
+    /// What happens to each replica.
+    pub change: Change,
+    /// How often each replica is restarted or replaced.
+    pub rounds: u32,
+    /// Whether the first failure ends the run.
+    pub end: End,
+    /// The streams of load.
+    pub cohorts: Vec<CohortPlan>,
+    /// Where the requests go.
+    pub target: Target,
+    /// How a replica is known to be ready.
+    pub readiness: Readiness,
+    /// Moments and bounds.
+    pub timing: Timing,
+    /// What the run may cost.
+    pub budgets: Vec<Budget>,
+    /// Where the report goes; `hitless-report/<run>` if not said.
+    pub report_dir: Option<PathBuf>,
+    /// Moves the restarts against the load in a way that can be repeated.
+    pub seed: u64,
+}
+
+/// What a scenario file, or the command line, says. Everything may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Options {
+    /// `normal`, `graceful`, `reuseport` or `handover`.
+    pub preset: Option<String>,
+    /// `docker` or `compose`.
+    pub runtime: Option<String>,
+    /// An image reference.
+    pub image: Option<String>,
+    /// `KEY=VALUE` each.
+    pub env: Vec<String>,
+    /// A Compose file.
+    pub compose: Option<PathBuf>,
+    /// Services of the Compose file.
+    pub service: Vec<String>,
+    /// How many replicas.
+    pub replicas: Option<usize>,
+    /// An image that takes the place of the running one.
+    pub replace: Option<String>,
+    /// `start-first` or `stop-first`.
+    pub order: Option<String>,
+    /// How often each replica is restarted or replaced.
+    pub rounds: Option<u32>,
+    /// Whether the first failure ends the run.
+    pub until_failure: Option<bool>,
+    /// Requests per second of each fast cohort.
+    pub rate: Option<f64>,
+    /// Requests that a cohort may have in flight.
+    pub concurrency: Option<usize>,
+    /// Cohorts, `NAME` or `NAME=RATE` each.
+    pub cohort: Vec<String>,
+    /// Where the requests go.
+    pub url: Option<String>,
+    /// The status of the expected answer.
+    pub expect_status: Option<u16>,
+    /// The body of the expected answer.
+    pub expect_body: Option<String>,
+    /// How long the requests of `slow`, `upload` and `stream` take.
+    pub slow_delay: Option<String>,
+    /// Path and query of the `slow` cohort's requests.
+    pub slow_path: Option<String>,
+    /// Path of the `upload` cohort's requests.
+    pub upload_path: Option<String>,
+    /// Path and query of the `stream` cohort's requests.
+    pub stream_path: Option<String>,
+    /// `log:TEXT`, `health`, `tcp` or `http:PATH`.
+    pub ready: Option<String>,
+    /// Steady load before the first and after the last restart.
+    pub lead: Option<String>,
+    /// Steady load between restarts.
+    pub settle: Option<String>,
+    /// How long a replica may take to stop.
+    pub stop_timeout: Option<String>,
+    /// How long a replica may take to become ready.
+    pub ready_timeout: Option<String>,
+    /// How long a request may take.
+    pub request_timeout: Option<String>,
+    /// Budgets.
+    pub budget: Vec<String>,
+    /// Where the report goes.
+    pub report_dir: Option<PathBuf>,
+    /// Seed of the restarts' jitter.
+    pub seed: Option<u64>,
+}
+
+impl Options {
+    /// Reads a scenario file's text.
+    ///
+    /// # Errors
+    /// The text is no TOML, or names a field that does not exist.
+    pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
+        toml::from_str(text).map_err(|error| {
+            let line =
+                error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            ScenarioError::new("scenario file", format!("line {line}"), error.message().to_owned())
+        })
+    }
+
+    /// These options, with what they leave out taken from `base`.
+    #[must_use]
+    pub fn over(self, base: Self) -> Self {
+        fn list<T>(mine: Vec<T>, base: Vec<T>) -> Vec<T> {
+            if mine.is_empty() { base } else { mine }
+        }
+        Self {
+            preset: self.preset.or(base.preset),
+            runtime: self.runtime.or(base.runtime),
+            image: self.image.or(base.image),
+            env: list(self.env, base.env),
+            compose: self.compose.or(base.compose),
+            service: list(self.service, base.service),
+            replicas: self.replicas.or(base.replicas),
+            replace: self.replace.or(base.replace),
+            order: self.order.or(base.order),
+            rounds: self.rounds.or(base.rounds),
+            until_failure: self.until_failure.or(base.until_failure),
+            rate: self.rate.or(base.rate),
+            concurrency: self.concurrency.or(base.concurrency),
+            cohort: list(self.cohort, base.cohort),
+            url: self.url.or(base.url),
+            expect_status: self.expect_status.or(base.expect_status),
+            expect_body: self.expect_body.or(base.expect_body),
+            slow_delay: self.slow_delay.or(base.slow_delay),
+            slow_path: self.slow_path.or(base.slow_path),
+            upload_path: self.upload_path.or(base.upload_path),
+            stream_path: self.stream_path.or(base.stream_path),
+            ready: self.ready.or(base.ready),
+            lead: self.lead.or(base.lead),
+            settle: self.settle.or(base.settle),
+            stop_timeout: self.stop_timeout.or(base.stop_timeout),
+            ready_timeout: self.ready_timeout.or(base.ready_timeout),
+            request_timeout: self.request_timeout.or(base.request_timeout),
+            budget: list(self.budget, base.budget),
+            report_dir: self.report_dir.or(base.report_dir),
+            seed: self.seed.or(base.seed),
+        }
+    }
+}
+
+/// A field that cannot be used, its value, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: `{value}`: {remedy}")]
+pub struct ScenarioError {
+    /// The flag or the field of the scenario file.
+    pub field: &'static str,
+    /// What it said.
+    pub value: String,
+    /// What it should say.
+    pub remedy: String,
+}
+
+impl ScenarioError {
+    fn new(field: &'static str, value: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        Self { field, value: format!("{value}"), remedy: format!("{remedy}") }
+    }
+}
+
+const MAX_REPLICAS: usize = 16;
+const MAX_RATE: f64 = 100_000.0;
+
+impl Scenario {
+    /// Validates `options` and fills in what they leave out.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn from_options(options: &Options) -> Result<Self, ScenarioError> {
+        let subject = subject(options)?;
+        let target = target(options.url.as_deref().unwrap_or("http://127.0.0.1:8080/"))?;
+        let replicas = replicas(&subject, options.replicas)?;
+        let end = if options.until_failure == Some(true) { End::AtFirstFailure } else { End::AfterAllRounds };
+        let rounds = options.rounds.unwrap_or(match end {
+            End::AfterAllRounds => 5,
+            End::AtFirstFailure => 1000,
+        });
+        if rounds == 0 {
+            return Err(ScenarioError::new("--rounds", rounds, "at least 1 is needed to see a restart"));
+        }
+        let timing = timing(options)?;
+        let cohorts = cohorts(options, &subject, &target)?;
+        let budgets = budgets(&options.budget, &cohorts)?;
+        Ok(Self {
+            readiness: readiness(options.ready.as_deref(), &subject)?,
+            env: environment(&options.env)?,
+            change: change(options, &subject)?,
+            report_dir: options.report_dir.clone(),
+            seed: options.seed.unwrap_or(1),
+            subject,
+            replicas,
+            rounds,
+            end,
+            cohorts,
+            target,
+            timing,
+            budgets,
+        })
+    }
+
+    /// The preset under test, if it is our own server.
+    #[must_use]
+    pub const fn preset(&self) -> Option<Preset> {
+        match self.subject {
+            Subject::Preset { preset, .. } => Some(preset),
+            Subject::Image { .. } | Subject::Compose { .. } => None,
+        }
+    }
+
+    /// What is under test, in a few words.
+    #[must_use]
+    pub fn subject_name(&self) -> String {
+        match &self.subject {
+            Subject::Preset { preset, .. } => format!("preset {preset}"),
+            Subject::Image { image } => format!("image {image}"),
+            Subject::Compose { file, .. } => format!("compose {}", file.display()),
+        }
+    }
+}
+
+fn subject(options: &Options) -> Result<Subject, ScenarioError> {
+    let preset = options.preset.as_deref().map(preset).transpose()?;
+    match options.runtime.as_deref().unwrap_or("docker") {
+        "docker" => {
+            if let Some(file) = &options.compose {
+                return Err(ScenarioError::new(
+                    "--compose",
+                    file.display(),
+                    "it goes with --runtime compose",
+                ));
+            }
+            if let Some(service) = options.service.first() {
+                return Err(ScenarioError::new("--service", service, "it goes with --runtime compose"));
+            }
+            Ok(match (preset, options.image.clone()) {
+                (None, Some(image)) => Subject::Image { image },
+                (preset, image) => Subject::Preset {
+                    preset: preset.unwrap_or(Preset::Handover),
+                    image: image.unwrap_or_else(|| SERVER_IMAGE.to_owned()),
+                },
+            })
+        }
+        "compose" => {
+            let unfit = "a running Compose project says this itself; leave it out";
+            if let Some(preset) = preset {
+                return Err(ScenarioError::new("--preset", preset, unfit));
+            }
+            if let Some(image) = &options.image {
+                return Err(ScenarioError::new("--image", image, unfit));
+            }
+            if let Some(replicas) = options.replicas {
+                return Err(ScenarioError::new("--replicas", replicas, unfit));
+            }
+            if let Some(pair) = options.env.first() {
+                return Err(ScenarioError::new("--env", pair, unfit));
+            }
+            Ok(Subject::Compose {
+                file: options.compose.clone().unwrap_or_else(|| PathBuf::from("compose.yaml")),
+                services: options.service.clone(),
+            })
+        }
+        other => Err(ScenarioError::new("--runtime", other, "this version knows docker and compose")),
+    }
+}
+
+fn preset(name: &str) -> Result<Preset, ScenarioError> {
+    Preset::ALL.into_iter().find(|preset| preset.name() == name).ok_or_else(|| {
+        let names = Preset::ALL.map(Preset::name).join(", ");
+        ScenarioError::new("--preset", name, format!("it is one of {names}"))
+    })
+}
+
+fn replicas(subject: &Subject, asked: Option<usize>) -> Result<usize, ScenarioError> {
+    let default = match subject {
+        Subject::Preset { preset, .. } => preset.replicas(),
+        Subject::Image { .. } | Subject::Compose { .. } => 2,
+    };
+    let replicas = asked.unwrap_or(default);
+    if replicas == 0 || replicas > MAX_REPLICAS {
+        return Err(ScenarioError::new("--replicas", replicas, format!("it is from 1 to {MAX_REPLICAS}")));
+    }
+    match subject {
+        Subject::Preset { preset, .. } if replicas > 1 && !preset.is_shared_port() => {
+            Err(ScenarioError::new(
+                "--replicas",
+                replicas,
+                format!("preset {preset} holds the port alone; use 1, or another preset"),
+            ))
+        }
+        _ => Ok(replicas),
+    }
+}
+
+fn change(options: &Options, subject: &Subject) -> Result<Change, ScenarioError> {
+    let named = |name: &String| {
+        Order::ALL.into_iter().find(|order| order.name() == name).ok_or_else(|| {
+            ScenarioError::new("--order", name, format!("it is {}", Order::ALL.map(Order::name).join(" or ")))
+        })
+    };
+    let order = options.order.as_ref().map(named).transpose()?;
+    let Some(image) = &options.replace else {
+        return match order {
+            Some(order) => Err(ScenarioError::new("--order", order.name(), "it goes with --replace")),
+            None => Ok(Change::Restart),
+        };
+    };
+    let order = order.unwrap_or(Order::StartFirst);
+    match subject {
+        Subject::Compose { .. } => Err(ScenarioError::new(
+            "--replace",
+            image,
+            "Compose replaces its own containers; use --runtime docker",
+        )),
+        Subject::Preset { preset, .. } if order == Order::StartFirst && !preset.is_shared_port() => {
+            let remedy =
+                format!("preset {preset} holds the port alone, so no two can run at once; use stop-first");
+            Err(ScenarioError::new("--order", order.name(), remedy))
+        }
+        _ => Ok(Change::Replace { image: image.clone(), order }),
+    }
+}
+
+fn target(url: &str) -> Result<Target, ScenarioError> {
+    let bad = |remedy: &str| ScenarioError::new("--url", url, remedy);
+    let parsed =
+        url::Url::parse(url).map_err(|error| bad(&format!("{error}; write http://127.0.0.1:8080/")))?;
+    if parsed.scheme() != "http" {
+        return Err(bad("only http:// can be tested: TLS ends before the server that restarts"));
+    }
+    let host = match parsed.host_str() {
+        Some("localhost") => IpAddr::from([127, 0, 0, 1]),
+        Some(host) => host
+            .trim_matches(['[', ']'])
+            .parse()
+            .map_err(|_| bad("the host must be an address or localhost, so that no resolver is tested"))?,
+        None => return Err(bad("it has no host")),
+    };
+    let port = parsed.port_or_known_default().ok_or_else(|| bad("it has no port"))?;
+    let mut normal = parsed.clone();
+    normal.set_ip_host(host).map_err(|()| bad("it cannot hold an address"))?;
+    Ok(Target { url: normal.to_string(), host, port })
+}
+
+fn timing(options: &Options) -> Result<Timing, ScenarioError> {
+    let duration = |field, text: &Option<String>, default: Duration, most: Duration| match text {
+        None => Ok(default),
+        Some(text) => match humantime::parse_duration(text) {
+            Ok(duration) if duration <= most => Ok(duration),
+            Ok(_) => {
+                Err(ScenarioError::new(field, text, format!("at most {}", humantime::format_duration(most))))
+            }
+            Err(error) => {
+                Err(ScenarioError::new(field, text, format!("{error}; write for example 250ms or 3s")))
+            }
+        },
+    };
+    let hour = Duration::from_hours(1);
+    let timing = Timing {
+        lead: duration("--lead", &options.lead, Duration::from_secs(1), hour)?,
+        settle: duration("--settle", &options.settle, Duration::from_millis(500), hour)?,
+        stop_timeout: duration("--stop-timeout", &options.stop_timeout, Duration::from_secs(20), hour)?,
+        ready_timeout: duration("--ready-timeout", &options.ready_timeout, Duration::from_secs(30), hour)?,
+        request_timeout: duration(
+            "--request-timeout",
+            &options.request_timeout,
+            Duration::from_secs(5),
+            hour,
+        )?,
+    };
+    if timing.stop_timeout.subsec_nanos() != 0 {
+        let text = humantime::format_duration(timing.stop_timeout);
+        return Err(ScenarioError::new("--stop-timeout", text, "the engine takes whole seconds"));
+    }
+    if timing.request_timeout.is_zero() {
+        return Err(ScenarioError::new("--request-timeout", "0s", "no request could be answered"));
+    }
+    Ok(timing)
+}
+
+/// What our server's long answers and uploads are made of.
+const LONG_BYTES: u64 = 64 * 1024;
+/// How many long requests a second a cohort begins, unless it says so itself.
+const LONG_RATE: f64 = 4.0;
+
+fn cohorts(options: &Options, subject: &Subject, target: &Target) -> Result<Vec<CohortPlan>, ScenarioError> {
+    let rate = checked_rate("--rate", options.rate.unwrap_or(300.0))?;
+    let concurrency = options.concurrency.unwrap_or(256);
+    if concurrency == 0 {
+        return Err(ScenarioError::new("--concurrency", concurrency, "at least 1 request must be in flight"));
+    }
+    let requests = Requests::from_options(options, subject, target)?;
+    let mut plans: Vec<CohortPlan> = Vec::new();
+    for (kind, own_rate) in kinds(&options.cohort, requests.slow_path.is_some())? {
+        if plans.iter().any(|plan| plan.kind == kind) {
+            return Err(ScenarioError::new("--cohort", kind.name(), "it is named twice"));
+        }
+        let rate = own_rate.unwrap_or(if kind.is_long() { LONG_RATE.min(rate) } else { rate });
+        plans.push(requests.plan(kind, rate, concurrency)?);
+    }
+    Ok(plans)
+}
+
+fn checked_rate(field: &'static str, rate: f64) -> Result<f64, ScenarioError> {
+    if rate > 0.0 && rate <= MAX_RATE {
+        Ok(rate)
+    } else {
+        Err(ScenarioError::new(field, rate, format!("requests per second, above 0 and at most {MAX_RATE}")))
+    }
+}
+
+/// The cohorts that are asked for, each with its own rate if it has one.
+fn kinds(lists: &[String], has_slow: bool) -> Result<Vec<(CohortKind, Option<f64>)>, ScenarioError> {
+    if lists.is_empty() {
+        let mut kinds = vec![(CohortKind::Fresh, None), (CohortKind::Pooled, None)];
+        if has_slow {
+            kinds.push((CohortKind::Slow, None));
+        }
+        return Ok(kinds);
+    }
+    let texts = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
+    texts
+        .map(|text| {
+            let (name, rate) = match text.split_once('=') {
+                None => (text, None),
+                Some((name, number)) => {
+                    let number = number.parse().map_err(|_| {
+                        ScenarioError::new("--cohort", text, "after = comes a rate, requests per second")
+                    })?;
+                    (name, Some(checked_rate("--cohort", number)?))
+                }
+            };
+            let kind = CohortKind::named(name).ok_or_else(|| {
+                let known = CohortKind::ALL.map(CohortKind::name).join(", ");
+                ScenarioError::new("--cohort", name, format!("it is one of {known}"))
+            })?;
+            Ok((kind, rate))
+        })
+        .collect()
+}
+
+/// What requests of each kind ask for, and what has to come back.
+struct Requests<'a> {
+    target: &'a Target,
+    is_ours: bool,
+    status: u16,
+    body: ExpectedBody,
+    long: Duration,
+    slow_path: Option<String>,
+    upload_path: Option<String>,
+    stream_path: Option<String>,
+}
+
+impl<'a> Requests<'a> {
+    fn from_options(options: &Options, subject: &Subject, target: &'a Target) -> Result<Self, ScenarioError> {
+        let is_ours = !matches!(subject, Subject::Image { .. });
+        let long = match &options.slow_delay {
+            None => Duration::from_secs(3),
+            Some(text) => humantime::parse_duration(text).map_err(|error| {
+                ScenarioError::new("--slow-delay", text, format!("{error}; write for example 3s"))
+            })?,
+        };
+        let path = |field, said: &Option<String>, ours: String| match said {
+            Some(path) if path.starts_with('/') => Ok(Some(path.clone())),
+            Some(path) => Err(ScenarioError::new(field, path, "it begins with /")),
+            None => Ok(is_ours.then_some(ours)),
+        };
+        let ms = long.as_millis();
+        Ok(Self {
+            target,
+            is_ours,
+            status: options.expect_status.unwrap_or(200),
+            body: match (&options.expect_body, is_ours) {
+                (Some(text), _) => ExpectedBody::Text(text.clone()),
+                (None, true) => ExpectedBody::Text("hello world".to_owned()),
+                (None, false) => ExpectedBody::Any,
+            },
+            long,
+            slow_path: path("--slow-path", &options.slow_path, format!("/?delay={ms}ms"))?,
+            upload_path: path("--upload-path", &options.upload_path, "/upload".to_owned())?,
+            stream_path: path(
+                "--stream-path",
+                &options.stream_path,
+                format!("/stream?bytes={LONG_BYTES}&over={ms}ms"),
+            )?,
+        })
+    }
+
+    fn plan(&self, kind: CohortKind, rate: f64, concurrency: usize) -> Result<CohortPlan, ScenarioError> {
+        let need = |field: &'static str, path: &Option<String>, what: &str| {
+            let missing =
+                || ScenarioError::new("--cohort", kind.name(), format!("your image needs {field}, {what}"));
+            joined(field, &self.target.url, path.as_deref().ok_or_else(missing)?)
+        };
+        // Only our own server is known to answer with a receipt or the pattern.
+        let ours = |body: ExpectedBody| if self.is_ours { body } else { ExpectedBody::Any };
+        let (url, body, payload) = match kind {
+            CohortKind::Fresh | CohortKind::Pooled | CohortKind::Strict | CohortKind::H2 => {
+                (self.target.url.clone(), self.body.clone(), Payload::None)
+            }
+            CohortKind::Slow => {
+                let url = need("--slow-path", &self.slow_path, "a path that answers slowly")?;
+                (url, self.body.clone(), Payload::None)
+            }
+            CohortKind::Upload => {
+                let url = need("--upload-path", &self.upload_path, "a path that takes a POST")?;
+                let receipt = ours(ExpectedBody::Text(upload_receipt(LONG_BYTES)));
+                (url, receipt, Payload::Body { bytes: LONG_BYTES, over: self.long })
+            }
+            CohortKind::Stream => {
+                let url = need("--stream-path", &self.stream_path, "a path whose answer takes long")?;
+                (url, ours(ExpectedBody::Pattern(LONG_BYTES)), Payload::None)
+            }
+        };
+        Ok(CohortPlan {
+            kind,
+            rate,
+            concurrency,
+            url,
+            delay: if kind.is_long() { self.long } else { Duration::ZERO },
+            payload,
+            expectation: Expectation { status: self.status, body },
+        })
+    }
+}
+
+fn joined(field: &'static str, url: &str, path: &str) -> Result<String, ScenarioError> {
+    url::Url::parse(url)
+        .and_then(|base| base.join(path))
+        .map(|url| url.to_string())
+        .map_err(|error| ScenarioError::new(field, path, error))
+}
+
+fn readiness(text: Option<&str>, subject: &Subject) -> Result<Readiness, ScenarioError> {
+    match text {
+        None => Ok(match subject {
+            Subject::Preset { .. } => Readiness::Log("\"event\":\"ready\"".to_owned()),
+            Subject::Image { .. } | Subject::Compose { .. } => Readiness::Auto,
+        }),
+        Some("health") => Ok(Readiness::Health),
+        Some("tcp") => Ok(Readiness::Tcp),
+        Some(text) => match text.split_once(':') {
+            Some(("log", line)) if !line.is_empty() => Ok(Readiness::Log(line.to_owned())),
+            Some(("http", path)) if path.starts_with('/') => Ok(Readiness::Http(path.to_owned())),
+            _ => Err(ScenarioError::new("--ready", text, "it is health, tcp, http:/PATH or log:TEXT")),
+        },
+    }
+}
+
+fn environment(pairs: &[String]) -> Result<Vec<(String, String)>, ScenarioError> {
+    pairs
+        .iter()
+        .map(|pair| match pair.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            _ => Err(ScenarioError::new("--env", pair, "write KEY=VALUE")),
+        })
+        .collect()
+}
+
+fn budgets(texts: &[String], cohorts: &[CohortPlan]) -> Result<Vec<Budget>, ScenarioError> {
+    let texts = if texts.is_empty() { &["failed==0".to_owned()] } else { texts };
+    texts
+        .iter()
+        .map(|text| {
+            let budget: Budget =
+                text.parse().map_err(|error| ScenarioError::new("--budget", text, format!("{error}")))?;
+            check_scope(&budget, cohorts).map_err(|remedy| ScenarioError::new("--budget", text, remedy))?;
+            Ok(budget)
+        })
+        .collect()
+}
+
+/// A budget that names nothing that exists would always hold: it is an error.
+fn check_scope(budget: &Budget, cohorts: &[CohortPlan]) -> Result<(), String> {
+    let Some(scope) = budget.scope.as_deref() else { return Ok(()) };
+    if budget.metric == Metric::Replayed {
+        let can_see = cohorts.iter().any(|plan| plan.kind.name() == scope && plan.kind.reuses_connections());
+        return if can_see {
+            Ok(())
+        } else {
+            Err("replays are counted for pooled, strict and h2 only".to_owned())
+        };
+    }
+    let is_cohort = cohorts.iter().any(|plan| plan.kind.name() == scope);
+    let is_phase = Phase::ALL.into_iter().any(|phase| phase.name() == scope);
+    if is_cohort || is_phase {
+        return Ok(());
+    }
+    let names: Vec<&str> = cohorts.iter().map(|plan| plan.kind.name()).collect();
+    Err(format!(
+        "this run has no `{scope}`; its cohorts are {}, its phases {}",
+        names.join(", "),
+        Phase::ALL.map(Phase::name).join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(options: &Options) -> Result<Scenario, ScenarioError> {
+        Scenario::from_options(options)
+    }
+
+    fn error(options: &Options) -> String {
+        scenario(options).unwrap_err().to_string()
+    }
+
+    fn with(change: impl FnOnce(&mut Options)) -> Options {
+        let mut options = Options::default();
+        change(&mut options);
+        options
+    }
+
+    #[test]
+    fn nothing_said_is_a_whole_scenario() {
+        let scenario = scenario(&Options::default()).unwrap();
+        assert_eq!(scenario.replicas, 2);
+        assert_eq!(scenario.cohorts.len(), 3);
+        assert_eq!(scenario.target.port, 8080);
+        assert_eq!(scenario.budgets[0].to_string(), "failed==0");
+    }
+
+    #[test]
+    fn exclusive_presets_have_one_replica() {
+        let alone = with(|options| options.preset = Some("graceful".into()));
+        assert_eq!(scenario(&alone).unwrap().replicas, 1);
+        let crowded = with(|options| {
+            options.preset = Some("graceful".into());
+            options.replicas = Some(2);
+        });
+        assert!(error(&crowded).starts_with("--replicas: `2`"), "{}", error(&crowded));
+    }
+
+    #[test]
+    fn each_error_names_field_value_and_remedy() {
+        let cases: [(Options, &str); 14] = [
+            (with(|o| o.preset = Some("gracefull".into())), "--preset: `gracefull`: it is one of normal, "),
+            (with(|o| o.runtime = Some("podman".into())), "--runtime: `podman`: this version knows docker"),
+            (with(|o| o.rounds = Some(0)), "--rounds: `0`: at least 1"),
+            (with(|o| o.rate = Some(0.0)), "--rate: `0`: requests per second"),
+            (with(|o| o.rate = Some(f64::NAN)), "--rate: `NaN`: requests per second"),
+            (with(|o| o.concurrency = Some(0)), "--concurrency: `0`"),
+            (with(|o| o.cohort = vec!["fresh,quick".into()]), "--cohort: `quick`: it is one of fresh"),
+            (with(|o| o.cohort = vec!["fresh,fresh".into()]), "--cohort: `fresh`: it is named twice"),
+            (with(|o| o.url = Some("https://127.0.0.1/".into())), "--url: `https://127.0.0.1/`: only http"),
+            (with(|o| o.url = Some("http://example.org/".into())), "--url: `http://example.org/`: the host"),
+            (
+                with(|o| o.budget = vec!["quick.failed==0".into()]),
+                "--budget: `quick.failed==0`: this run has no",
+            ),
+            (
+                with(|o| o.stop_timeout = Some("1500ms".into())),
+                "--stop-timeout: `1s 500ms`: the engine takes",
+            ),
+            (with(|o| o.ready = Some("log:".into())), "--ready: `log:`: it is"),
+            (with(|o| o.env = vec!["=x".into()]), "--env: `=x`: write KEY=VALUE"),
+        ];
+        for (options, beginning) in cases {
+            let error = error(&options);
+            assert!(error.starts_with(beginning), "{error}\nshould begin with {beginning}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn own_image_needs_a_slow_path_for_slow_requests() {
+        let image = with(|options| options.image = Some("shop:1".into()));
+        let plain = scenario(&image).unwrap();
+        assert_eq!(
+            plain.cohorts.iter().map(|plan| plan.kind.name()).collect::<Vec<_>>(),
+            ["fresh", "pooled"]
+        );
+        let slow = Options { cohort: vec!["slow".into()], ..image.clone() };
+        assert!(error(&slow).starts_with("--cohort: `slow`: your image needs --slow-path"));
+        let path = Options { slow_path: Some("/report?all=1".into()), ..slow };
+        assert_eq!(scenario(&path).unwrap().cohorts[0].url, "http://127.0.0.1:8080/report?all=1");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = Options::from_toml("rounds = 7\nrate = 50.0\ncohort = [\"fresh\"]\n").unwrap();
+        let flags = with(|options| options.rounds = Some(2));
+        let merged = flags.over(file);
+        assert_eq!((merged.rounds, merged.rate), (Some(2), Some(50.0)));
+        assert_eq!(merged.cohort, ["fresh"]);
+    }
+
+    #[test]
+    fn unknown_field_of_a_file_is_an_error_with_its_line() {
+        let error = Options::from_toml("rounds = 7\nround = 8\n").unwrap_err().to_string();
+        assert!(error.starts_with("scenario file: `line 2`: unknown field `round`"), "{error}");
+    }
+}

@@ -1,0 +1,356 @@
+//! Proves on this machine that the harness sees what it should: it runs the saboteurs, servers that misbehave in one
+//! known way, and checks that each is caught with the right class, and that servers that behave are called clean.
+//!
+//! A zero without a control proves nothing. The saboteurs are run like anybody's image, with nothing that our own server
+//! has and others have not.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::FailureClass;
+use crate::image::{self, Artifact, ImageError};
+use crate::phase::Phase;
+use crate::progress::Display;
+use crate::report::terminal::{Style, table};
+use crate::report::{FailureInfo, Report};
+use crate::run::{RunError, run};
+use crate::runtime::docker::engine::Engine;
+use crate::scenario::{Options, SERVER_IMAGE, Scenario, ScenarioError};
+use crate::verdict::Verdict;
+
+/// The name of the saboteurs' image.
+pub const SABOTEUR_IMAGE: &str = "hitless-saboteur:latest";
+
+/// A server, and what the harness has to say about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// What the server does.
+    pub name: &'static str,
+    subject: Subject,
+    cohorts: &'static str,
+    /// What has to be seen.
+    pub expected: Expected,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Subject {
+    /// A mode of the saboteur.
+    Saboteur(&'static str),
+    /// Our own server.
+    Handover,
+}
+
+/// What has to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing: a pass.
+    Clean,
+    /// Nothing but what the end of a listener may cost, see `is_of_the_queue`.
+    Behaves,
+    /// Failures of this class, and of no other.
+    Only(FailureClass),
+    /// Failures of this class, and perhaps of others that follow from it.
+    AtLeast(FailureClass),
+    /// Connections that were closed while they were idle, counted, and no other failure than an empty reply: whether a
+    /// request meets the close is a race.
+    ClosedIdle,
+    /// Failures of this class while draining, and of no other at any time.
+    WhileDraining(FailureClass),
+    /// A replica that the engine has to kill.
+    Killed,
+    /// This exit code of each restarted replica, and no failure.
+    ExitCode(i64),
+    /// A replica that ends on its own: no pass, and it is said.
+    Death,
+    /// A run that cannot begin: no replica becomes ready.
+    NotReady,
+}
+
+/// Every case. The rates make each saboteur misbehave some dozens of times in its few seconds.
+pub const CASES: [Case; 14] = [
+    Case {
+        name: "our server, handover",
+        subject: Subject::Handover,
+        cohorts: "fresh,strict",
+        expected: Expected::Clean,
+    },
+    saboteur("behaves", "none", "fresh,strict", Expected::Behaves),
+    saboteur(
+        "drops 1 in 100 requests after reading them",
+        "drops-after-reading:every=100",
+        "fresh,strict",
+        Expected::Only(FailureClass::EmptyReply),
+    ),
+    saboteur("closes idle connections at once", "closes-idle", "strict", Expected::ClosedIdle),
+    saboteur("sends half a body", "half-body:every=100", "fresh", Expected::Only(FailureClass::Truncated)),
+    saboteur(
+        "answers with another request's body",
+        "wrong-body:every=100",
+        "fresh",
+        Expected::Only(FailureClass::WrongBody),
+    ),
+    saboteur(
+        "answers 503 while draining",
+        "unavailable-while-draining",
+        "fresh",
+        Expected::WhileDraining(FailureClass::HttpError),
+    ),
+    saboteur(
+        "accepts and never answers",
+        "never-answers:every=200",
+        "fresh",
+        Expected::AtLeast(FailureClass::Timeout),
+    ),
+    saboteur(
+        "loses what arrives within 5 ms of SIGTERM",
+        "drops-at-sigterm:within=5ms",
+        "fresh=1000",
+        Expected::WhileDraining(FailureClass::EmptyReply),
+    ),
+    saboteur("answers twice", "answers-twice:every=50", "strict", Expected::AtLeast(FailureClass::Other)),
+    saboteur("ignores SIGTERM", "ignores-sigterm", "fresh", Expected::Killed),
+    saboteur("exits 1", "exits-one", "fresh", Expected::ExitCode(1)),
+    saboteur("dies on its own", "dies:requests=150", "fresh", Expected::Death),
+    saboteur("never gets ready", "never-ready", "fresh", Expected::NotReady),
+];
+
+const fn saboteur(name: &'static str, mode: &'static str, cohorts: &'static str, expected: Expected) -> Case {
+    Case { name, subject: Subject::Saboteur(mode), cohorts, expected }
+}
+
+/// How a case went.
+#[derive(Debug)]
+pub struct Finding {
+    /// The case.
+    pub case: &'static Case,
+    /// What was seen, in words.
+    pub seen: String,
+    /// Whether that is what had to be seen.
+    pub is_right: bool,
+}
+
+/// The self-test could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum SelftestError {
+    /// The saboteurs' image could not be built.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A case could not be carried out, for another reason than the one it tests.
+    #[error("case `{case}`: {source}")]
+    Run {
+        /// Which.
+        case: &'static str,
+        /// Why.
+        source: Box<RunError>,
+    },
+    /// A case's scenario is wrong.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] crate::runtime::RuntimeError),
+}
+
+/// Carries out every case; their reports go below `directory`.
+///
+/// # Errors
+/// The environment did not play along.
+pub async fn carry_out(
+    url: &str,
+    directory: &Path,
+    display: Display,
+    interrupt: &CancellationToken,
+) -> Result<Vec<Finding>, SelftestError> {
+    let engine = Engine::connect().await?;
+    image::ensure(&engine, &Artifact::SABOTEUR, SABOTEUR_IMAGE).await?;
+    let mut findings = Vec::with_capacity(CASES.len());
+    for (number, case) in CASES.iter().enumerate() {
+        if interrupt.is_cancelled() {
+            break;
+        }
+        if display != Display::Quiet {
+            eprintln!("{}/{}: {}", number + 1, CASES.len(), case.name);
+        }
+        let scenario = scenario(case, number, url, directory)?;
+        let result = run(&scenario, "hitless selftest", Display::Quiet, interrupt).await;
+        findings.push(judge(case, result)?);
+    }
+    Ok(findings)
+}
+
+fn scenario(case: &Case, number: usize, url: &str, directory: &Path) -> Result<Scenario, ScenarioError> {
+    let port = url.rsplit(':').next().unwrap_or("8080").trim_end_matches('/').to_owned();
+    let directory: PathBuf =
+        directory.join(format!("{:02}-{}", number + 1, case.name.replace([' ', ','], "-")));
+    let common = Options {
+        url: Some(url.to_owned()),
+        rounds: Some(1),
+        cohort: vec![case.cohorts.to_owned()],
+        rate: Some(400.0),
+        settle: Some("300ms".to_owned()),
+        lead: Some("500ms".to_owned()),
+        // A handshake that meets a closing listener is repeated after a second.
+        request_timeout: Some("3s".to_owned()),
+        stop_timeout: Some("3s".to_owned()),
+        ready_timeout: Some("5s".to_owned()),
+        report_dir: Some(directory),
+        ..Options::default()
+    };
+    let options = match case.subject {
+        Subject::Handover => {
+            Options { preset: Some("handover".to_owned()), image: Some(SERVER_IMAGE.to_owned()), ..common }
+        }
+        Subject::Saboteur(mode) => Options {
+            image: Some(SABOTEUR_IMAGE.to_owned()),
+            env: vec![format!("SABOTEUR={mode}"), format!("SABOTEUR_LISTEN=0.0.0.0:{port}")],
+            expect_body: Some("hello world".to_owned()),
+            ready: Some("log:\"listening\"".to_owned()),
+            ..common
+        },
+    };
+    Scenario::from_options(&options)
+}
+
+fn judge(case: &'static Case, result: Result<(Report, PathBuf), RunError>) -> Result<Finding, SelftestError> {
+    let finding = |seen: String, is_right| Finding { case, seen, is_right };
+    match result {
+        Ok((report, _)) => Ok(finding(describe(&report), is_right(case.expected, &report))),
+        Err(error) if case.expected == Expected::NotReady && is_not_ready(&error) => {
+            Ok(finding("not ready in time".to_owned(), true))
+        }
+        Err(source) => Err(SelftestError::Run { case: case.name, source: Box::new(source) }),
+    }
+}
+
+fn is_not_ready(error: &RunError) -> bool {
+    use crate::experiment::ExperimentError;
+    use crate::runtime::RuntimeError;
+    matches!(error, RunError::Experiment(ExperimentError::Runtime(RuntimeError::NotReady { .. })))
+}
+
+fn is_right(expected: Expected, report: &Report) -> bool {
+    let classes: BTreeSet<FailureClass> = report
+        .failures
+        .iter()
+        .filter(|failure| !is_of_the_queue(failure))
+        .map(|failure| failure.class)
+        .collect();
+    let is_only = |class| classes.len() == 1 && classes.contains(&class);
+    let in_phases_other_than_draining =
+        || report.failures.iter().any(|failure| failure.phase != Phase::Draining);
+    match expected {
+        Expected::Clean => report.verdict == Verdict::Pass && report.totals.failed == 0,
+        Expected::AtLeast(class) => report.verdict == Verdict::Fail && classes.contains(&class),
+        Expected::ClosedIdle => {
+            closed_idle(report) > 0 && classes.iter().all(|class| *class == FailureClass::EmptyReply)
+        }
+        Expected::Behaves => !report.restarts.is_empty() && classes.is_empty(),
+        Expected::Only(class) => report.verdict == Verdict::Fail && is_only(class),
+        Expected::WhileDraining(class) => {
+            report.verdict == Verdict::Fail && is_only(class) && !in_phases_other_than_draining()
+        }
+        Expected::Killed => {
+            !report.restarts.is_empty() && report.restarts.iter().all(|restart| restart.killed)
+        }
+        Expected::ExitCode(code) => {
+            !report.restarts.is_empty()
+                && classes.is_empty()
+                && report.restarts.iter().all(|restart| restart.exit_code == Some(code) && !restart.killed)
+        }
+        Expected::Death => {
+            report.verdict != Verdict::Pass
+                && report.reasons.iter().any(|reason| reason.contains("ended on its own"))
+        }
+        Expected::NotReady => false,
+    }
+}
+
+/// Whether a failure is what the end of a listener may cost any server that closes one: the kernel resets what it had
+/// completed and nobody had accepted. The saboteurs close theirs as carefully as can be, which leaves it rare.
+fn is_of_the_queue(failure: &FailureInfo) -> bool {
+    failure.class == FailureClass::ResetBeforeResponse
+        && failure.phase == Phase::Draining
+        && failure.connection_request == Some(1)
+}
+
+/// Connections that the server closed while they were idle.
+fn closed_idle(report: &Report) -> u64 {
+    report.cohorts.iter().filter_map(|cohort| cohort.closed_idle).sum()
+}
+
+fn describe(report: &Report) -> String {
+    let mut parts: Vec<String> =
+        report.totals.by_class.iter().map(|(class, count)| format!("{class} {count}")).collect();
+    if parts.is_empty() {
+        parts.push(format!("0 of {} failed", report.totals.requests));
+    }
+    if closed_idle(report) > 0 {
+        parts.push(format!("{} closed while idle", closed_idle(report)));
+    }
+    let killed = report.restarts.iter().filter(|restart| restart.killed).count();
+    if killed > 0 {
+        parts.push(format!("killed {killed}"));
+    }
+    let mut codes: Vec<i64> = report.restarts.iter().filter_map(|restart| restart.exit_code).collect();
+    codes.dedup();
+    if codes.iter().any(|code| *code != 0) && killed == 0 {
+        parts.push(format!(
+            "exit code {}",
+            codes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    if report.reasons.iter().any(|reason| reason.contains("ended on its own")) {
+        parts.push("ended on its own".to_owned());
+    }
+    parts.push(report.verdict.name().to_owned());
+    parts.join(", ")
+}
+
+impl Expected {
+    /// In words.
+    fn words(self) -> String {
+        match self {
+            Self::Clean => "no failure, pass".to_owned(),
+            Self::Behaves => "no failure".to_owned(),
+            Self::Only(class) => format!("{class} only"),
+            Self::AtLeast(class) => class.to_string(),
+            Self::ClosedIdle => "closed while idle, counted".to_owned(),
+            Self::WhileDraining(class) => format!("{class} while draining only"),
+            Self::Killed => "killed at the stop timeout".to_owned(),
+            Self::ExitCode(code) => format!("exit code {code}, no failure"),
+            Self::Death => "its own end, no pass".to_owned(),
+            Self::NotReady => "not ready in time".to_owned(),
+        }
+    }
+}
+
+/// The table: one case a row.
+#[must_use]
+pub fn render(findings: &[Finding], style: Style) -> String {
+    let mut table = table(&["server", "expected", "seen", ""]);
+    for finding in findings {
+        let (verdict, word) = if finding.is_right { (Verdict::Pass, "ok") } else { (Verdict::Fail, "WRONG") };
+        table.add_row([
+            finding.case.name.to_owned(),
+            finding.case.expected.words(),
+            finding.seen.clone(),
+            style.paint(verdict, word),
+        ]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_a_scenario_that_can_be_run() {
+        for (number, case) in CASES.iter().enumerate() {
+            let scenario = scenario(case, number, "http://127.0.0.1:8080/", Path::new("x"));
+            assert!(scenario.is_ok(), "{}: {:?}", case.name, scenario.err());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What a replica counted: one snapshot, told as JSON (`/account`, the `exit` event) and as OpenMetrics (`/metrics`).
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+use crate::lifecycle::{Ledger, State};
+
+/// Counters beside the requests' own: how connections and listeners came and went.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) accepted: Counter,
+    pub(crate) accepted_for_sibling: Counter,
+    pub(crate) listeners_given: Counter,
+    pub(crate) listeners_taken: Counter,
+    pub(crate) listeners_claimed: Counter,
+    pub(crate) listeners_returned: Counter,
+    pub(crate) connections_given: Counter,
+    pub(crate) connections_taken: Counter,
+    pub(crate) connections_closed_idle: Counter,
+    /// Monotonic nanoseconds of the last accepted connection; 0 before the first.
+    last_accept_ns: AtomicU64,
+}
+
+impl Traffic {
+    pub(crate) fn accept(&self, now_ns: u64) {
+        self.accepted.add(1);
+        self.last_accept_ns.store(now_ns, Ordering::Relaxed);
+    }
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a replica has done since it started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Account {
+    /// Where in its life the replica is.
+    pub state: State,
+    /// Connections accepted, those accepted for a sibling included.
+    pub accepted: u64,
+    /// Requests whose head was read.
+    pub begun: u64,
+    /// Requests whose whole response went to the kernel.
+    pub answered: u64,
+    /// Requests that ended without a whole response because their client went away or broke off.
+    pub aborted: u64,
+    /// Requests begun and not finished.
+    pub in_flight: u64,
+    /// Requests that were in flight when the replica ended, and connections that had left HTTP (a WebSocket).
+    pub cut: u64,
+    /// Connections open now.
+    pub connections: u64,
+    /// When the last connection was accepted, in monotonic nanoseconds; 0 if none was.
+    pub last_accept_ns: u64,
+    /// When the last response was finished, in monotonic nanoseconds; 0 if none was.
+    pub last_response_ns: u64,
+    /// Idle connections that the replica closed of its own accord.
+    pub connections_closed_idle: u64,
+    /// Connections accepted from a listener that a sibling had bound.
+    pub accepted_for_sibling: u64,
+    /// Listeners given to a sibling.
+    pub listeners_given: u64,
+    /// Listeners taken from a sibling that stopped.
+    pub listeners_taken: u64,
+    /// Listeners claimed from a sibling when this replica started.
+    pub listeners_claimed: u64,
+    /// Listeners given back to a sibling that claimed them.
+    pub listeners_returned: u64,
+    /// Established connections given to a sibling.
+    pub connections_given: u64,
+    /// Established connections taken from a sibling.
+    pub connections_taken: u64,
+}
+
+impl Account {
+    pub(crate) fn new(state: State, ledger: &Ledger, traffic: &Traffic, cut: u64) -> Self {
+        Self {
+            state,
+            accepted: traffic.accepted.get(),
+            answered: ledger.answered(),
+            aborted: ledger.aborted(),
+            in_flight: ledger.in_flight(),
+            begun: ledger.begun(),
+            cut,
+            connections: ledger.connections(),
+            last_accept_ns: traffic.last_accept_ns.load(Ordering::Relaxed),
+            last_response_ns: ledger.last_response_ns().unwrap_or(0),
+            connections_closed_idle: traffic.connections_closed_idle.get(),
+            accepted_for_sibling: traffic.accepted_for_sibling.get(),
+            listeners_given: traffic.listeners_given.get(),
+            listeners_taken: traffic.listeners_taken.get(),
+            listeners_claimed: traffic.listeners_claimed.get(),
+            listeners_returned: traffic.listeners_returned.get(),
+            connections_given: traffic.connections_given.get(),
+            connections_taken: traffic.connections_taken.get(),
+        }
+    }
+
+    /// The account in the OpenMetrics text format, version 1.0.0, labelled with the replica's name.
+    #[must_use]
+    pub fn to_open_metrics(&self, replica: &str) -> String {
+        let counters = [
+            ("connections_accepted", "Connections accepted.", self.accepted),
+            ("requests_begun", "Requests whose head was read.", self.begun),
+            ("requests_answered", "Requests answered whole.", self.answered),
+            ("requests_aborted", "Requests whose client went away.", self.aborted),
+            ("requests_cut", "Requests in flight when the replica ended.", self.cut),
+            (
+                "connections_closed_idle",
+                "Idle connections closed by the replica.",
+                self.connections_closed_idle,
+            ),
+            (
+                "connections_accepted_for_sibling",
+                "Accepted from a sibling's listener.",
+                self.accepted_for_sibling,
+            ),
+            ("connections_given", "Established connections given to a sibling.", self.connections_given),
+            ("connections_taken", "Established connections taken from a sibling.", self.connections_taken),
+            ("listeners_given", "Listeners given to a sibling.", self.listeners_given),
+            ("listeners_taken", "Listeners taken from a stopping sibling.", self.listeners_taken),
+            ("listeners_claimed", "Listeners claimed when this replica started.", self.listeners_claimed),
+            ("listeners_returned", "Listeners given back to a starting sibling.", self.listeners_returned),
+        ];
+        let gauges = [
+            ("requests_in_flight", "Requests begun and not finished.", self.in_flight),
+            ("connections_open", "Connections open now.", self.connections),
+            ("ready", "1 while the replica may receive new traffic.", u64::from(self.state == State::Ready)),
+        ];
+        let replica = escape_label(replica);
+        let mut text = String::with_capacity(4096);
+        for (name, help, value) in counters {
+            metric(&mut text, name, "counter", "_total", help, &replica, value);
+        }
+        for (name, help, value) in gauges {
+            metric(&mut text, name, "gauge", "", help, &replica, value);
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+fn metric(text: &mut String, name: &str, kind: &str, suffix: &str, help: &str, replica: &str, value: u64) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "# HELP hitless_{name} {help}\n# TYPE hitless_{name} {kind}\n\
+         hitless_{name}{suffix}{{replica=\"{replica}\"}} {value}\n"
+    );
+}
+
+fn escape_label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account() -> Account {
+        let (ledger, traffic) = (Ledger::default(), Traffic::default());
+        ledger.begin();
+        ledger.begin();
+        ledger.answer(1, 5);
+        traffic.accept(4);
+        Account::new(State::Ready, &ledger, &traffic, 0)
+    }
+
+    #[test]
+    fn open_metrics_names_every_counter_once_and_ends() {
+        let text = account().to_open_metrics("a");
+        assert!(text.contains("hitless_requests_begun_total{replica=\"a\"} 2\n"), "{text}");
+        assert!(text.contains("hitless_requests_in_flight{replica=\"a\"} 1\n"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let mut names: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let total = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), total);
+    }
+
+    #[test]
+    fn a_label_cannot_break_out_of_its_quotes() {
+        assert_eq!(escape_label("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+}

@@ -1,0 +1,443 @@
+//! Sockets between siblings: where they are found, who may speak on them, and how a descriptor travels with a message.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net as unix;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
+};
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+
+use super::protocol::{MAX_MESSAGE, Message, ProtocolError};
+
+/// Replicas of one group: so many can find each other.
+pub(crate) const SLOTS: usize = 64;
+
+/// Descriptors that a received message has room for. One is all that any message carries; with room for a second a
+/// message that brings more is seen as such instead of being cut without a word.
+const DESCRIPTORS: usize = 2;
+
+/// Where the replicas of one service find each other: `unix:@NAME` (abstract) or `unix:/DIRECTORY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HandoverAddress {
+    /// Names in the abstract namespace, which belongs to the network namespace (unix(7)): containers with host
+    /// networking share it without a volume, and a dead replica leaves nothing behind.
+    Abstract(String),
+    /// Sockets in a directory, for replicas that share a volume instead.
+    Directory(PathBuf),
+}
+
+impl HandoverAddress {
+    /// The address that replicas serving at `addr` have by default.
+    #[must_use]
+    pub fn of_service(addr: SocketAddr) -> Self {
+        Self::Abstract(format!("hitless-server.{addr}"))
+    }
+
+    fn socket_address(&self, slot: usize) -> io::Result<SocketAddrUnix> {
+        Ok(match self {
+            Self::Abstract(name) => SocketAddrUnix::new_abstract_name(format!("{name}.{slot}").as_bytes())?,
+            Self::Directory(_) => SocketAddrUnix::new(self.path(slot).unwrap_or_default())?,
+        })
+    }
+
+    fn path(&self, slot: usize) -> Option<PathBuf> {
+        match self {
+            Self::Abstract(_) => None,
+            Self::Directory(directory) => Some(directory.join(format!("{slot}.sock"))),
+        }
+    }
+}
+
+/// A handover address that cannot be read.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is not a handover address: use unix:@NAME or unix:/DIRECTORY")]
+pub struct BadHandoverAddress(String);
+
+impl FromStr for HandoverAddress {
+    type Err = BadHandoverAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let name = text.strip_prefix("unix:").unwrap_or_default();
+        match name.strip_prefix('@') {
+            // sun_path holds 108 bytes: a leading NUL, the name, and the slot's number.
+            Some(name) if (1..=100).contains(&name.len()) && !name.contains('\0') => {
+                Ok(Self::Abstract(name.to_owned()))
+            }
+            None if name.starts_with('/') && name.len() <= 98 => Ok(Self::Directory(name.into())),
+            _ => Err(BadHandoverAddress(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for HandoverAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Abstract(name) => write!(f, "unix:@{name}"),
+            Self::Directory(directory) => write!(f, "unix:{}", directory.display()),
+        }
+    }
+}
+
+/// What went wrong between two siblings.
+#[derive(Debug, Error)]
+pub(crate) enum ChannelError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Protocol(#[from] ProtocolError),
+    #[error("the peer runs as user {0}")]
+    OtherUser(u32),
+    #[error("the peer is gone")]
+    Gone,
+    #[error("a message with the wrong number of descriptors")]
+    Descriptors,
+    #[error("a message out of turn")]
+    OutOfTurn,
+    #[error("no answer in time")]
+    Silent,
+}
+
+impl ChannelError {
+    /// Whether nothing can be sent to this peer any more.
+    pub(crate) fn is_of_the_peer(&self) -> bool {
+        match self {
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+            ),
+            _ => true,
+        }
+    }
+}
+
+/// A place in the group: siblings connect to it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) number: usize,
+    listener: UnixListener,
+    path: Option<PathBuf>,
+}
+
+impl Slot {
+    /// Takes the first free place.
+    pub(crate) fn take(group: &HandoverAddress) -> io::Result<Self> {
+        // Held while places are taken in a directory, so that nobody removes a file that somebody just made.
+        let _lock = match group {
+            HandoverAddress::Abstract(_) => None,
+            HandoverAddress::Directory(directory) => {
+                let file = File::create(directory.join("lock"))?;
+                file.lock()?;
+                Some(file)
+            }
+        };
+        for number in 0..SLOTS {
+            let path = group.path(number);
+            if let Some(path) = &path
+                && is_refused(group, number)
+            {
+                let _ = fs::remove_file(path);
+            }
+            match listen(&group.socket_address(number)?) {
+                Ok(listener) => return Ok(Self { number, listener, path }),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AddrInUse, "all places of the group are taken"))
+    }
+
+    /// The next sibling that connects, if it is one of us.
+    pub(crate) async fn accept(&self) -> Result<Channel, ChannelError> {
+        let (stream, _) = self.listener.accept().await?;
+        Channel::new(stream)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Best effort: a file left behind is removed when its place is taken again.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+fn listen(addr: &SocketAddrUnix) -> io::Result<UnixListener> {
+    let socket = socket()?;
+    rustix::net::bind(&socket, addr)?;
+    rustix::net::listen(&socket, 128)?;
+    UnixListener::from_std(unix::UnixListener::from(socket))
+}
+
+/// Whether a socket file is there and nobody listens behind it.
+fn is_refused(group: &HandoverAddress, slot: usize) -> bool {
+    let connected = socket().and_then(|socket| {
+        let addr = group.socket_address(slot)?;
+        Ok(rustix::net::connect(&socket, &addr)?)
+    });
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// A connection between two siblings of the same user.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    stream: UnixStream,
+    /// Room for the longest message, so that not every one asks for its own.
+    space: Mutex<Vec<u8>>,
+}
+
+/// A message as it came, with its descriptor.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    bytes: Vec<u8>,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Parcel {
+    /// The message; its descriptor can be taken after.
+    pub(crate) fn message(&self) -> Result<Message<'_>, ChannelError> {
+        let message = Message::decode(&self.bytes)?;
+        if message.carries_descriptor() == self.descriptor.is_some() {
+            Ok(message)
+        } else {
+            Err(ChannelError::Descriptors)
+        }
+    }
+
+    pub(crate) fn split(&mut self) -> Result<(Message<'_>, Option<OwnedFd>), ChannelError> {
+        let descriptor = self.descriptor.take();
+        let message = Message::decode(&self.bytes)?;
+        if message.carries_descriptor() == descriptor.is_some() {
+            Ok((message, descriptor))
+        } else {
+            Err(ChannelError::Descriptors)
+        }
+    }
+}
+
+impl Channel {
+    /// Connects to the sibling at that place; `None` if there is none.
+    pub(crate) fn connect(group: &HandoverAddress, slot: usize) -> Result<Option<Self>, ChannelError> {
+        let socket = socket()?;
+        match rustix::net::connect(&socket, &group.socket_address(slot)?).map_err(io::Error::from) {
+            Ok(()) => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Self::new(UnixStream::from_std(unix::UnixStream::from(socket))?).map(Some)
+    }
+
+    /// Lets in only peers of our own effective user: they could share the port anyway (socket(7), `SO_REUSEPORT`).
+    ///
+    /// tokio asks for `SO_PEERCRED`, not rustix: a peer in another PID namespace, as in every other container, has the
+    /// process id 0, which rustix's type cannot hold.
+    fn new(stream: UnixStream) -> Result<Self, ChannelError> {
+        let peer = stream.peer_cred()?.uid();
+        if peer == rustix::process::geteuid().as_raw() {
+            Ok(Self { stream, space: Mutex::default() })
+        } else {
+            Err(ChannelError::OtherUser(peer))
+        }
+    }
+
+    /// Sends one message, waiting until the peer has room for it.
+    pub(crate) async fn send(
+        &self,
+        message: &Message<'_>,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ChannelError> {
+        debug_assert_eq!(message.carries_descriptor(), descriptor.is_some());
+        let bytes = message.encode();
+        self.stream.async_io(Interest::WRITABLE, || self.send_bytes(&bytes, descriptor)).await?;
+        Ok(())
+    }
+
+    /// Sends one message now or not at all.
+    pub(crate) fn send_now(&self, message: &Message<'_>) -> Result<(), ChannelError> {
+        debug_assert!(!message.carries_descriptor());
+        Ok(self.send_bytes(&message.encode(), None)?)
+    }
+
+    fn send_bytes(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = descriptor.as_slice();
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::Error::other("no room for a descriptor"));
+        }
+        // A record goes as a whole or not at all. No SIGPIPE if the peer is gone.
+        sendmsg(self.stream.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next message.
+    pub(crate) async fn receive(&self) -> Result<Parcel, ChannelError> {
+        loop {
+            match self.stream.async_io(Interest::READABLE, || self.receive_bytes()).await {
+                // A peer that ends with unread messages resets the socket, but what it had sent before is still to be
+                // read behind the error (net/unix/af_unix.c, unix_release_sock).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(error) => return Err(error.into()),
+                Ok(None) => return Err(ChannelError::Gone),
+                Ok(Some(parcel)) => return parcel,
+            }
+        }
+    }
+
+    fn receive_bytes(&self) -> io::Result<Option<Result<Parcel, ChannelError>>> {
+        let mut bytes = self.space.lock().unwrap_or_else(PoisonError::into_inner);
+        bytes.resize(MAX_MESSAGE, 0);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            self.stream.as_fd(),
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        // Take every descriptor first, so that the unwanted ones are closed too.
+        let mut descriptors: Vec<OwnedFd> = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Ok(Some(Err(ProtocolError::TooLong(received.bytes).into())));
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > 1 {
+            return Ok(Some(Err(ChannelError::Descriptors)));
+        }
+        Ok(Some(Ok(Parcel { bytes: bytes[..received.bytes].to_vec(), descriptor: descriptors.pop() })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn group(test: &str) -> HandoverAddress {
+        HandoverAddress::Abstract(format!("hitless-test.{}.{test}", std::process::id()))
+    }
+
+    async fn pair(test: &str) -> (Slot, Channel, Channel) {
+        let group = group(test);
+        let slot = Slot::take(&group).unwrap();
+        let near = Channel::connect(&group, slot.number).unwrap().unwrap();
+        let far = slot.accept().await.unwrap();
+        (slot, near, far)
+    }
+
+    #[test]
+    fn addresses_read_as_they_are_written() {
+        for text in ["unix:@web", "unix:/run/web"] {
+            assert_eq!(text.parse::<HandoverAddress>().unwrap().to_string(), text);
+        }
+        for text in ["", "web", "unix:", "unix:@", "unix:web", "127.0.0.1:80"] {
+            assert!(text.parse::<HandoverAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_travels_with_its_message() {
+        let (_slot, near, far) = pair("descriptor").await;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let give = Message::GiveListener { id: 7, owner: "a" };
+        near.send(&give, Some(listener.as_fd())).await.unwrap();
+        let mut parcel = far.receive().await.unwrap();
+        let (message, descriptor) = parcel.split().unwrap();
+        assert_eq!(message, give);
+        let received = std::net::TcpListener::from(descriptor.unwrap());
+        assert_eq!(received.local_addr().unwrap(), listener.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_missing_or_an_unasked_descriptor_is_an_error() {
+        let (_slot, near, far) = pair("unasked").await;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        near.send_bytes(&Message::Claim.encode(), Some(listener.as_fd())).unwrap();
+        near.send_bytes(&Message::GiveListener { id: 1, owner: "a" }.encode(), None).unwrap();
+        for _ in 0..2 {
+            let parcel = far.receive().await.unwrap();
+            assert!(matches!(parcel.message(), Err(ChannelError::Descriptors)));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_longest_message_fits_and_a_longer_one_is_refused() {
+        let (_slot, near, far) = pair("long").await;
+        let unread = vec![7; super::super::protocol::MAX_UNREAD];
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let give = Message::GiveConnection { id: 1, unread: &unread };
+        near.send(&give, Some(socket.as_fd())).await.unwrap();
+        assert_eq!(far.receive().await.unwrap().message().unwrap(), give);
+        near.send_bytes(&vec![0; MAX_MESSAGE + 1], None).unwrap();
+        assert!(matches!(far.receive().await, Err(ChannelError::Protocol(ProtocolError::TooLong(_)))));
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_sent_before_it_ended_is_still_read() {
+        let (_slot, near, far) = pair("reset").await;
+        near.send_now(&Message::Claim).unwrap();
+        far.send_now(&Message::Taken { id: 5 }).unwrap();
+        // Ends with a message unread, which resets the other side.
+        drop(far);
+        assert_eq!(near.receive().await.unwrap().message().unwrap(), Message::Taken { id: 5 });
+        assert!(matches!(near.receive().await, Err(ChannelError::Gone)));
+    }
+
+    #[tokio::test]
+    async fn places_are_taken_one_after_the_other_and_free_again() {
+        let group = group("places");
+        let first = Slot::take(&group).unwrap();
+        let second = Slot::take(&group).unwrap();
+        assert_eq!((first.number, second.number), (0, 1));
+        drop(first);
+        assert!(Channel::connect(&group, 0).unwrap().is_none());
+        assert_eq!(Slot::take(&group).unwrap().number, 0);
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_as_good_and_a_dead_replicas_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = HandoverAddress::Directory(directory.path().to_owned());
+        drop(unix::UnixListener::bind(directory.path().join("0.sock")).unwrap());
+        assert!(directory.path().join("0.sock").exists());
+        let slot = Slot::take(&group).unwrap();
+        assert_eq!(slot.number, 0);
+        let accepted = async { slot.accept().await.unwrap() };
+        let near = Channel::connect(&group, 0).unwrap().unwrap();
+        let far = tokio::time::timeout(Duration::from_secs(5), accepted).await.unwrap();
+        near.send_now(&Message::Claim).unwrap();
+        assert_eq!(far.receive().await.unwrap().message().unwrap(), Message::Claim);
+        drop(slot);
+        assert!(!directory.path().join("0.sock").exists());
+    }
+}

@@ -1,0 +1,422 @@
+//! The messages that siblings exchange, as bytes. Pure: no socket, no descriptor, no clock.
+//!
+//! Each message is one record of a `SOCK_SEQPACKET` socket, so the kernel keeps the borders (unix(7)). Numbers are
+//! big-endian.
+//!
+//! ```text
+//!   0      4         5      6
+//!   +------+---------+------+----------------------------------------+
+//!   | HTLS | version | kind | fields of that kind, and nothing after |
+//!   +------+---------+------+----------------------------------------+
+//! ```
+//!
+//! The first five bytes stay as they are for ever; everything behind them belongs to the version. A sibling of another
+//! version is no sibling, and both sides know it after one message.
+//!
+//! | kind | from | with a descriptor | means |
+//! | --- | --- | --- | --- |
+//! | 1 hello | both | no | who I am, where I serve, in which state |
+//! | 2 give listener | stopping | the listener | accept from this too |
+//! | 3 give connection | stopping | the connection | serve this on; these bytes of it I have read |
+//! | 4 taken | sibling | no | it is mine now, drop your copy |
+//! | 5 refused | sibling | no | it stays yours |
+//! | 6 claim | starting | no | have you a listener for me? |
+//! | 7 offer | sibling | the listener | accept from this; I go on until you say that you do |
+//! | 8 nothing | sibling | no | I have none |
+//! | 9 claimed | starting | no | I accept from it, drop your copy |
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use thiserror::Error;
+
+use crate::lifecycle::State;
+
+/// The version that this build speaks.
+pub const VERSION: u8 = 1;
+
+/// The longest message, header included.
+pub const MAX_MESSAGE: usize = 160 * 1024;
+
+/// The most bytes of a connection that can travel with it.
+pub const MAX_UNREAD: usize = 128 * 1024;
+
+/// The longest name of a replica.
+pub const MAX_NAME: usize = 255;
+
+const MAGIC: [u8; 4] = *b"HTLS";
+
+/// A message between siblings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// The first message of either side.
+    Hello {
+        /// The replica's name; longer ones are cut.
+        name: &'a str,
+        /// In which state it is.
+        state: State,
+        /// Where it serves.
+        addr: SocketAddr,
+    },
+    /// Take this listener.
+    GiveListener {
+        /// The socket's cookie: the same number in every process that holds the socket.
+        id: u64,
+        /// Who bound it or claimed it last.
+        owner: &'a str,
+    },
+    /// Take this connection.
+    GiveConnection {
+        /// The socket's cookie.
+        id: u64,
+        /// What was read of it and not yet understood.
+        unread: &'a [u8],
+    },
+    /// What was given is taken.
+    Taken {
+        /// Its cookie.
+        id: u64,
+    },
+    /// What was given is not taken.
+    Refused {
+        /// Its cookie.
+        id: u64,
+        /// Why.
+        reason: Reason,
+    },
+    /// A starting replica asks for a listener.
+    Claim,
+    /// A listener for the one that claimed.
+    Offer {
+        /// Its cookie.
+        id: u64,
+        /// Who owned it before.
+        owner: &'a str,
+    },
+    /// There is no listener to offer.
+    Nothing,
+    /// The claimed listener is being accepted from.
+    Claimed {
+        /// Its cookie.
+        id: u64,
+    },
+}
+
+/// Why something that was given is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The sibling is stopping too.
+    Stopping,
+    /// The sibling holds as much as it may.
+    Full,
+    /// It is not what the message said: the wrong kind of socket, or one of another address.
+    Wrong,
+}
+
+impl Reason {
+    /// The reason in words, for a log.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopping => "the sibling is stopping too",
+            Self::Full => "the sibling holds as much as it may",
+            Self::Wrong => "it is not the socket that the message said",
+        }
+    }
+}
+
+/// Bytes that are no message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ProtocolError {
+    /// Not from a replica at all.
+    #[error("not a message of this protocol")]
+    Foreign,
+    /// From a replica of another protocol version.
+    #[error("protocol version {0} instead of {VERSION}")]
+    OtherVersion(u8),
+    /// Longer than any message.
+    #[error("a message of {0} bytes")]
+    TooLong(usize),
+    /// The fields do not fit the kind.
+    #[error("a malformed message of kind {0}")]
+    Malformed(u8),
+}
+
+impl<'a> Message<'a> {
+    /// Whether exactly one descriptor belongs to the message (otherwise none does).
+    #[must_use]
+    pub fn carries_descriptor(&self) -> bool {
+        matches!(self, Self::GiveListener { .. } | Self::GiveConnection { .. } | Self::Offer { .. })
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello { .. } => 1,
+            Self::GiveListener { .. } => 2,
+            Self::GiveConnection { .. } => 3,
+            Self::Taken { .. } => 4,
+            Self::Refused { .. } => 5,
+            Self::Claim => 6,
+            Self::Offer { .. } => 7,
+            Self::Nothing => 8,
+            Self::Claimed { .. } => 9,
+        }
+    }
+
+    /// The message as bytes. Whoever gives a connection keeps to [`MAX_UNREAD`].
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&[VERSION, self.kind()]);
+        match self {
+            Self::Hello { name, state, addr } => {
+                put_name(&mut bytes, name);
+                bytes.push(*state as u8);
+                put_addr(&mut bytes, *addr);
+            }
+            Self::GiveListener { id, owner } | Self::Offer { id, owner } => {
+                bytes.extend_from_slice(&id.to_be_bytes());
+                put_name(&mut bytes, owner);
+            }
+            Self::GiveConnection { id, unread } => {
+                bytes.extend_from_slice(&id.to_be_bytes());
+                bytes.extend_from_slice(unread);
+            }
+            Self::Taken { id } | Self::Claimed { id } => bytes.extend_from_slice(&id.to_be_bytes()),
+            Self::Refused { id, reason } => {
+                bytes.extend_from_slice(&id.to_be_bytes());
+                bytes.push(*reason as u8);
+            }
+            Self::Claim | Self::Nothing => {}
+        }
+        bytes
+    }
+
+    /// Reads one message.
+    ///
+    /// # Errors
+    ///
+    /// If `bytes` are anything but one whole message of this version.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, ProtocolError> {
+        if bytes.len() > MAX_MESSAGE {
+            return Err(ProtocolError::TooLong(bytes.len()));
+        }
+        let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(ProtocolError::Foreign)?;
+        if *magic != MAGIC {
+            return Err(ProtocolError::Foreign);
+        }
+        let (&version, rest) = rest.split_first().ok_or(ProtocolError::Foreign)?;
+        if version != VERSION {
+            return Err(ProtocolError::OtherVersion(version));
+        }
+        let (&kind, fields) = rest.split_first().ok_or(ProtocolError::Foreign)?;
+        Self::decode_fields(kind, Reader(fields)).ok_or(ProtocolError::Malformed(kind))
+    }
+
+    fn decode_fields(kind: u8, mut fields: Reader<'a>) -> Option<Self> {
+        let message = match kind {
+            1 => Self::Hello { name: fields.name()?, state: fields.state()?, addr: fields.addr()? },
+            2 => Self::GiveListener { id: fields.u64()?, owner: fields.name()? },
+            3 => {
+                let (id, unread) = (fields.u64()?, fields.rest());
+                if unread.len() > MAX_UNREAD {
+                    return None;
+                }
+                Self::GiveConnection { id, unread }
+            }
+            4 => Self::Taken { id: fields.u64()? },
+            5 => Self::Refused { id: fields.u64()?, reason: fields.reason()? },
+            6 => Self::Claim,
+            7 => Self::Offer { id: fields.u64()?, owner: fields.name()? },
+            8 => Self::Nothing,
+            9 => Self::Claimed { id: fields.u64()? },
+            _ => return None,
+        };
+        fields.0.is_empty().then_some(message)
+    }
+}
+
+fn put_name(bytes: &mut Vec<u8>, name: &str) {
+    let mut end = name.len().min(MAX_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    bytes.push(u8::try_from(end).unwrap_or(u8::MAX));
+    bytes.extend_from_slice(&name.as_bytes()[..end]);
+}
+
+fn put_addr(bytes: &mut Vec<u8>, addr: SocketAddr) {
+    match addr.ip() {
+        IpAddr::V4(ip) => {
+            bytes.push(4);
+            bytes.extend_from_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            bytes.push(6);
+            bytes.extend_from_slice(&ip.octets());
+        }
+    }
+    bytes.extend_from_slice(&addr.port().to_be_bytes());
+}
+
+/// What is left of a message's fields; each method takes one off the front.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        let length = usize::from(self.u8()?);
+        let (name, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(name).ok()
+    }
+
+    fn state(&mut self) -> Option<State> {
+        let value = self.u8()?;
+        [State::Starting, State::Ready, State::Draining, State::Stopped]
+            .into_iter()
+            .find(|&state| state as u8 == value)
+    }
+
+    fn reason(&mut self) -> Option<Reason> {
+        let value = self.u8()?;
+        [Reason::Stopping, Reason::Full, Reason::Wrong].into_iter().find(|&reason| reason as u8 == value)
+    }
+
+    fn addr(&mut self) -> Option<SocketAddr> {
+        let ip = match self.u8()? {
+            4 => IpAddr::from(Ipv4Addr::from(self.array::<4>()?)),
+            6 => IpAddr::from(Ipv6Addr::from(self.array::<16>()?)),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, u16::from_be_bytes(self.array()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A message that owns what it is made of.
+    #[derive(Debug, Clone)]
+    struct Parts {
+        kind: u8,
+        id: u64,
+        name: String,
+        unread: Vec<u8>,
+        addr: SocketAddr,
+        state: State,
+        reason: Reason,
+    }
+
+    impl Parts {
+        fn message(&self) -> Message<'_> {
+            let (id, name) = (self.id, self.name.as_str());
+            match self.kind {
+                1 => Message::Hello { name, state: self.state, addr: self.addr },
+                2 => Message::GiveListener { id, owner: name },
+                3 => Message::GiveConnection { id, unread: &self.unread },
+                4 => Message::Taken { id },
+                5 => Message::Refused { id, reason: self.reason },
+                6 => Message::Claim,
+                7 => Message::Offer { id, owner: name },
+                8 => Message::Nothing,
+                _ => Message::Claimed { id },
+            }
+        }
+    }
+
+    fn any_parts() -> impl Strategy<Value = Parts> {
+        let states = prop_oneof![Just(State::Starting), Just(State::Ready), Just(State::Draining)];
+        let reasons = prop_oneof![Just(Reason::Stopping), Just(Reason::Full), Just(Reason::Wrong)];
+        let unread = proptest::collection::vec(any::<u8>(), 0..300);
+        let addr = (any::<IpAddr>(), any::<u16>());
+        (1_u8..=9, any::<u64>(), "\\PC{0,60}", unread, addr, states, reasons).prop_map(
+            |(kind, id, name, unread, addr, state, reason)| Parts {
+                kind,
+                id,
+                name,
+                unread,
+                addr: addr.into(),
+                state,
+                reason,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(parts in any_parts()) {
+            let message = parts.message();
+            let bytes = message.encode();
+            prop_assert!(bytes.len() <= MAX_MESSAGE);
+            prop_assert_eq!(Message::decode(&bytes), Ok(message));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Message::decode(&bytes);
+        }
+
+        #[test]
+        fn no_fields_make_the_reader_panic(kind: u8, fields in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let bytes = [&MAGIC[..], &[VERSION, kind], &fields].concat();
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert_eq!(message.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn a_message_that_breaks_off_is_none(parts in any_parts(), cut in 0_usize..64) {
+            let bytes = parts.message().encode();
+            let cut = cut.min(bytes.len().saturating_sub(1));
+            // The bytes of a connection have no length of their own: the record's border is theirs.
+            if parts.kind != 3 || cut < 14 {
+                prop_assert!(Message::decode(&bytes[..cut]).is_err());
+            }
+        }
+
+        #[test]
+        fn another_version_is_known_as_such(parts in any_parts(), version: u8) {
+            prop_assume!(version != VERSION);
+            let mut bytes = parts.message().encode();
+            bytes[4] = version;
+            prop_assert_eq!(Message::decode(&bytes), Err(ProtocolError::OtherVersion(version)));
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_at_a_character() {
+        let name = "é".repeat(200);
+        let bytes = Message::GiveListener { id: 1, owner: &name }.encode();
+        let Ok(Message::GiveListener { owner, .. }) = Message::decode(&bytes) else { panic!("no message") };
+        assert_eq!(owner, "é".repeat(127));
+    }
+
+    #[test]
+    fn more_bytes_than_may_travel_are_refused() {
+        let unread = vec![0; MAX_UNREAD + 1];
+        let bytes = Message::GiveConnection { id: 1, unread: &unread }.encode();
+        assert_eq!(Message::decode(&bytes), Err(ProtocolError::Malformed(3)));
+        assert_eq!(Message::decode(&vec![0; MAX_MESSAGE + 1]), Err(ProtocolError::TooLong(MAX_MESSAGE + 1)));
+    }
+}

@@ -1,0 +1,227 @@
+//! What all tasks of one running replica share: its state, its counts, its limits, and the order that its connections
+//! follow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+use crate::account::{Account, Traffic};
+use crate::event::Observer;
+use crate::handover::give::Outbox;
+use crate::lifecycle::{Ledger, Lifecycle};
+
+/// What one replica is ready to bear from its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections open at once. At the limit nothing more is accepted until one ends: new clients wait in the accept
+    /// queue, where a sibling or a later moment may find them, and nobody is turned away with an error.
+    pub max_connections: usize,
+    /// Bytes of a request body; above it the answer is 413.
+    pub max_body: u64,
+    /// Bytes of a request head; above it the answer is 431.
+    pub max_head: usize,
+    /// How long a client may take for a request head, from its first byte. Enforced within a quarter more; then the
+    /// answer is 408 and the connection closes.
+    pub head_timeout: Duration,
+    /// How long a connection may stay open without a request before it is closed.
+    pub idle_timeout: Duration,
+}
+
+impl Limits {
+    /// The least that `max_head` may be: hyper's smallest buffer.
+    pub const MIN_HEAD: usize = 8192;
+    /// The most that `max_head` may be: what fits into one message to a sibling.
+    pub const MAX_HEAD: usize = 65_536;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_body: 64 * 1024 * 1024,
+            max_head: 32 * 1024,
+            head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_mins(5),
+        }
+    }
+}
+
+/// What every connection does from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Order {
+    /// Ordinary service.
+    Serve = 0,
+    /// Close at once when idle; when busy, answer with `Connection: close`.
+    CloseIdle = 1,
+    /// Go to a sibling when idle; when busy, after the response.
+    HandOver = 2,
+    /// Stay open, answer with `Connection: close`.
+    LameDuck = 3,
+    /// Close when idle, after a last look for a request that is already here; answer with `Connection: close`.
+    LastLook = 4,
+    /// Stop now, whatever is in flight.
+    Cut = 5,
+}
+
+impl Order {
+    const ALL: [Self; 6] =
+        [Self::Serve, Self::CloseIdle, Self::HandOver, Self::LameDuck, Self::LastLook, Self::Cut];
+
+    pub(crate) fn from_word(word: u64) -> Self {
+        let low = word & 0xff;
+        Self::ALL.into_iter().find(|&order| order as u64 == low).unwrap_or(Self::Cut)
+    }
+
+    /// Whether an HTTP/1 answer must say that it is the last one.
+    pub(crate) fn is_last_answer(self) -> bool {
+        matches!(self, Self::CloseIdle | Self::LameDuck | Self::LastLook | Self::Cut)
+    }
+
+    /// Whether an idle HTTP/1 connection has to leave its place.
+    pub(crate) fn moves_idle(self) -> bool {
+        matches!(self, Self::CloseIdle | Self::HandOver | Self::LastLook)
+    }
+}
+
+/// The current order, and a way to notice the next one without a lock on the path of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    /// The order in the low byte, above it the number of changes: a change there and back is still a change.
+    word: AtomicU64,
+    changed: Notify,
+}
+
+impl Orders {
+    pub(crate) fn current(&self) -> Order {
+        Order::from_word(self.word.load(Ordering::Acquire))
+    }
+
+    /// Changes whenever the order does.
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Sets the order, if it is another one, and wakes every connection. Orders come from one task
+    /// only, the one that runs the server.
+    pub(crate) fn give(&self, order: Order) {
+        let word = self.word.load(Ordering::Acquire);
+        if Order::from_word(word) == order {
+            return;
+        }
+        let changes = (word >> 8) + 1;
+        self.word.store(changes << 8 | order as u64, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Everything shared. One for each [`Server::run`](crate::Server::run).
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) name: Arc<str>,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) ledger: Ledger,
+    pub(crate) traffic: Traffic,
+    pub(crate) limits: Limits,
+    /// Headers that every answer carries.
+    pub(crate) stamp: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) observer: Observer,
+    pub(crate) orders: Orders,
+    /// Room for connections.
+    pub(crate) room: Arc<Semaphore>,
+    /// Every connection, upgraded ones too, holds a token or runs as a task of this tracker.
+    pub(crate) connections: TaskTracker,
+    /// Where connections are handed in that go to a sibling.
+    pub(crate) outbox: Outbox,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        name: Arc<str>,
+        limits: Limits,
+        stamp: Vec<(HeaderName, HeaderValue)>,
+        observer: Observer,
+    ) -> Self {
+        Self {
+            name,
+            lifecycle: Lifecycle::new(),
+            ledger: Ledger::default(),
+            traffic: Traffic::default(),
+            limits,
+            stamp,
+            observer,
+            orders: Orders::default(),
+            room: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            connections: TaskTracker::new(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Waits until no connection is left, upgraded ones included; says whether that was before the deadline.
+    pub(crate) async fn wait_until_drained(&self, deadline: Instant) -> bool {
+        self.connections.close();
+        timeout_at(deadline, self.connections.wait()).await.is_ok()
+    }
+
+    /// The account as of now.
+    pub(crate) fn account(&self, cut: u64) -> Account {
+        Account::new(self.lifecycle.state(), &self.ledger, &self.traffic, cut)
+    }
+}
+
+/// An open connection in the books, for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Open {
+    replica: Arc<Replica>,
+    _token: TaskTrackerToken,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Open {
+    pub(crate) fn new(replica: &Arc<Replica>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        replica.ledger.open();
+        Self { replica: Arc::clone(replica), _token: replica.connections.token(), _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.replica.ledger.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_order_there_and_back_is_noticed() {
+        let orders = Orders::default();
+        let seen = orders.word();
+        let changed = orders.changed();
+        orders.give(Order::CloseIdle);
+        orders.give(Order::Serve);
+        changed.await;
+        assert_ne!(orders.word(), seen);
+        assert_eq!(orders.current(), Order::Serve);
+    }
+
+    #[test]
+    fn every_order_survives_its_word() {
+        let orders = Orders::default();
+        for order in Order::ALL {
+            orders.give(order);
+            assert_eq!(orders.current(), order);
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! [`Server`]: an axum router, an address and a restart strategy, run from the first bind to the last answer.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::accept::Entrance;
+use crate::admin::{self, AdminAddress};
+use crate::clock::monotonic_ns;
+use crate::drain::{Drain, DrainSource};
+use crate::event::{Event, Observer, Record};
+use crate::handover::HandoverAddress;
+use crate::handover::family::Family;
+use crate::lifecycle::State;
+use crate::listeners::Listeners;
+use crate::replica::{Limits, Order, Replica};
+use crate::report::{Outcome, StopReport};
+use crate::signals::{Signals, StopSignal};
+use crate::strategy::Strategy;
+
+/// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the [`StopReport`].
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address cannot be bound.
+    #[error("failed to listen on {addr}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The admin address cannot be bound.
+    #[error("failed to bind the admin listener {addr}")]
+    Admin {
+        /// The address.
+        addr: AdminAddress,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The place where siblings find this replica cannot be taken.
+    #[error("failed to join the handover group {group}")]
+    Handover {
+        /// The group.
+        group: HandoverAddress,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Signal handlers cannot be installed.
+    #[error("failed to install signal handlers")]
+    Signals(#[source] io::Error),
+}
+
+type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An HTTP server for an axum [`Router`] that knows how to stop.
+///
+/// It speaks HTTP/1.1 and HTTP/2 (prior knowledge) on one port, with `TCP_NODELAY`, and stops on SIGTERM, on SIGINT or
+/// when [`stop_when`](Self::stop_when) says so. See the [crate's documentation](crate) for an example and for what each
+/// [`Strategy`] means to a client.
+#[must_use = "a server does nothing until it is run"]
+pub struct Server {
+    addr: SocketAddr,
+    strategy: Strategy,
+    name: Arc<str>,
+    version: String,
+    limits: Limits,
+    drain_timeout: Duration,
+    lame_duck: Duration,
+    goodbye_after: Duration,
+    drain: DrainSource,
+    handover: Option<HandoverAddress>,
+    admin: Option<AdminAddress>,
+    stamp: Vec<(HeaderName, HeaderValue)>,
+    tell: Arc<dyn Fn(&Record) + Send + Sync>,
+    stop: Option<StopFuture>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addr", &self.addr)
+            .field("strategy", &self.strategy)
+            .field("name", &self.name)
+            .field("limits", &self.limits)
+            .field("drain_timeout", &self.drain_timeout)
+            .field("handover", &self.handover)
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Eight seconds: a plain `docker stop` kills after ten.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+    /// Half a second: a client that is at work meets the last answer within milliseconds, and a container that is
+    /// restarted is back within a few hundred.
+    pub const LAME_DUCK: Duration = Duration::from_millis(500);
+
+    /// A server for `addr`, with the default strategy, limits and drain timeout, named after the host, without an admin
+    /// listener and without an observer.
+    pub fn new(addr: impl Into<SocketAddr>) -> Self {
+        Self {
+            addr: addr.into(),
+            strategy: Strategy::default(),
+            name: host_name().into(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            limits: Limits::default(),
+            drain_timeout: Self::DRAIN_TIMEOUT,
+            lame_duck: Self::LAME_DUCK,
+            goodbye_after: Duration::ZERO,
+            drain: DrainSource::new(),
+            handover: None,
+            admin: None,
+            stamp: Vec::new(),
+            tell: Arc::new(|_| {}),
+            stop: None,
+        }
+    }
+
+    /// What to do with the clients when told to stop.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// The replica's name, in events, metrics and accounts. Replicas of one service need different names.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The application's version, for the `starting` event.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// What to bear from clients.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long a drain may take; what is in flight then is cut and counted. Whoever kills what does not stop (Docker's
+    /// stop timeout, Kubernetes' grace period) must wait longer than this.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Where siblings find each other under [`Strategy::Handover`]. Without it: an abstract name made of the address that
+    /// is served, `unix:@hitless-server.0.0.0.0:8080` for example.
+    pub fn handover(mut self, group: HandoverAddress) -> Self {
+        self.handover = Some(group);
+        self
+    }
+
+    /// How long a replica without a sibling goes on accepting and serving, with `Connection: close` on every answer and
+    /// an eye on siblings that start, before it closes its listener and its idle connections.
+    pub fn lame_duck(mut self, time: Duration) -> Self {
+        self.lame_duck = time;
+        self
+    }
+
+    /// How long after the signal long-lived streams are told to go, see [`Drain`].
+    pub fn goodbye_after(mut self, time: Duration) -> Self {
+        self.goodbye_after = time;
+        self
+    }
+
+    /// For handlers of long-lived streams: when to say goodbye.
+    #[must_use]
+    pub fn drain(&self) -> Drain {
+        self.drain.watch()
+    }
+
+    /// Answers `/healthz`, `/readyz`, `/metrics` and `/account` of this very replica at `addr`, also while siblings share
+    /// the main port and while it drains.
+    pub fn admin(mut self, addr: AdminAddress) -> Self {
+        self.admin = Some(addr);
+        self
+    }
+
+    /// A header that every answer carries, those included that the server gives by itself (413). Only answers to what is
+    /// no HTTP request at all, or whose head is too large or too slow, go without.
+    pub fn response_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.stamp.push((name, value));
+        self
+    }
+
+    /// Calls `tell` with every event, on the thread where it happened: it must be quick and must not panic.
+    pub fn on_event(mut self, tell: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        self.tell = Arc::new(tell);
+        self
+    }
+
+    /// Also stops when `stop` is over, as if a signal had come.
+    pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.stop = Some(Box::pin(stop));
+        self
+    }
+
+    /// Serves `router` until told to stop, then drains as the strategy says, and returns **when the drain has ended**,
+    /// not when the listener has closed: a `main` that returns after it cuts nothing.
+    ///
+    /// # Errors
+    ///
+    /// Only if it cannot start. Must be called within a tokio runtime whose I/O and time drivers are on.
+    pub async fn run(self, router: Router) -> Result<StopReport, StartError> {
+        let observer = Observer::new(Arc::clone(&self.name), self.tell);
+        // Before anything else: a stop signal that comes during the start must not kill the process half way.
+        let mut signals = Signals::install().map_err(StartError::Signals)?;
+        observer.emit(Event::Starting {
+            version: self.version,
+            preset: self.strategy,
+            pid: std::process::id(),
+        });
+        let replica = Arc::new(Replica::new(self.name, self.limits, self.stamp, observer));
+        let _admin = match self.admin {
+            Some(addr) => Some(
+                admin::serve(&addr, Arc::clone(&replica))
+                    .map_err(|source| StartError::Admin { addr, source })?,
+            ),
+            None => None,
+        };
+        // Merges the router's state once and not for every request.
+        let entrance = Entrance { replica: Arc::clone(&replica), router: router.with_state(()) };
+        let listeners = Arc::new(Listeners::new(entrance));
+        let family = if self.strategy == Strategy::Handover {
+            Some(Family::join(self.addr, self.handover, &replica, &listeners).await?)
+        } else {
+            let addr = listeners
+                .bind(self.addr, self.strategy.sharing())
+                .map_err(|source| StartError::Listen { addr: self.addr, source })?;
+            replica.observer.emit(Event::Listening { addr });
+            None
+        };
+        replica.lifecycle.advance(State::Ready);
+        replica.observer.emit(Event::Ready);
+
+        let mut stop = self.stop.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let cause = tokio::select! {
+            signal = signals.next() => Cause::Signal(signal),
+            () = &mut stop => Cause::Request,
+        };
+        replica.observer.emit(Event::SignalReceived { signal: cause.to_string() });
+        if self.strategy == Strategy::Normal {
+            return Ok(end_at_once(&replica, cause));
+        }
+        replica.lifecycle.advance(State::Draining);
+        let (in_flight, connections) = (replica.ledger.in_flight(), replica.ledger.connections());
+        replica.observer.emit(Event::Draining { in_flight, connections });
+        let _goodbye = self.drain.start_after(self.goodbye_after);
+        let deadline = Instant::now() + self.drain_timeout;
+        let drain = async {
+            if let Some(family) = &family {
+                return family.leave(&listeners, self.lame_duck, deadline).await;
+            }
+            listeners.close().await;
+            // Whoever hears of the one can rely on the other.
+            let closed_ns = monotonic_ns();
+            replica.orders.give(Order::CloseIdle);
+            replica.observer.emit_at(closed_ns, Event::ListenerClosed);
+            replica.wait_until_drained(deadline).await
+        };
+        let report = tokio::select! {
+            biased;
+            signal = signals.next() => {
+                replica.observer.emit(Event::SignalReceived { signal: signal.to_string() });
+                end_at_once(&replica, Cause::Signal(signal))
+            }
+            is_drained = drain => end(&replica, is_drained),
+        };
+        Ok(report)
+    }
+}
+
+/// Why a server stops.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    Signal(StopSignal),
+    Request,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => signal.fmt(f),
+            Self::Request => f.write_str("request"),
+        }
+    }
+}
+
+fn end(replica: &Replica, is_drained: bool) -> StopReport {
+    let cut = replica.ledger.at_stake();
+    if let Some(at) = replica.ledger.last_response_ns() {
+        replica.observer.emit_at(at, Event::LastResponse);
+    }
+    replica.orders.give(Order::Cut);
+    replica.lifecycle.advance(State::Stopped);
+    let outcome = if is_drained {
+        replica.observer.emit(Event::Drained);
+        Outcome::Drained
+    } else {
+        replica.observer.emit(Event::DrainTimeout { cut });
+        Outcome::TimedOut
+    };
+    StopReport { outcome, account: replica.account(cut) }
+}
+
+fn end_at_once(replica: &Replica, cause: Cause) -> StopReport {
+    let cut = replica.ledger.at_stake();
+    replica.orders.give(Order::Cut);
+    replica.lifecycle.advance(State::Stopped);
+    let outcome = match cause {
+        Cause::Signal(signal) => Outcome::AtOnce(signal),
+        Cause::Request => Outcome::AtOnceOnRequest,
+    };
+    StopReport { outcome, account: replica.account(cut) }
+}
+
+/// The host's name, or `hitless-server` if it has none.
+#[must_use]
+pub fn host_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "hitless-server".to_owned() } else { name }
+}

@@ -1,0 +1,91 @@
+//! The four ways to stop.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+use crate::listener::Sharing;
+
+/// What a server does with its clients when it is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// Ends at once. Requests in flight break off (`curl: (52) Empty reply from server`), new ones are refused.
+    Normal,
+    /// Closes the listener and the idle connections, finishes what is in flight, ends. New connections are refused
+    /// (`curl: (7)`), and requests on their way over an idle connection are lost.
+    Graceful,
+    /// [`Graceful`](Self::Graceful) on a port that a sibling shares (`SO_REUSEPORT`). Nothing is refused while the
+    /// sibling listens, but what waits in the closed listener's accept queue is reset.
+    ReusePort,
+    /// Gives listeners and idle connections to a sibling, and busy connections after their response. Nothing is refused,
+    /// reset or closed. Without a sibling: a lame duck for a while, see [`Server::lame_duck`](crate::Server::lame_duck).
+    #[default]
+    Handover,
+}
+
+impl Strategy {
+    /// All of them, from the bluntest to the gentlest.
+    pub const ALL: [Self; 4] = [Self::Normal, Self::Graceful, Self::ReusePort, Self::Handover];
+
+    /// The strategy's name on the command line and in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Graceful => "graceful",
+            Self::ReusePort => "reuseport",
+            Self::Handover => "handover",
+        }
+    }
+
+    pub(crate) fn sharing(self) -> Sharing {
+        match self {
+            Self::Normal | Self::Graceful => Sharing::Exclusive,
+            Self::ReusePort | Self::Handover => Sharing::ReusePort,
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A strategy's name that there is not.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("no such preset `{0}`")]
+pub struct UnknownStrategy(String);
+
+impl FromStr for Strategy {
+    type Err = UnknownStrategy;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|strategy| strategy.name() == name)
+            .ok_or_else(|| UnknownStrategy(name.to_owned()))
+    }
+}
+
+impl Serialize for Strategy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_strategy_is_found_by_its_name() {
+        for strategy in Strategy::ALL {
+            assert_eq!(strategy.name().parse(), Ok(strategy));
+        }
+        assert!("brutal".parse::<Strategy>().is_err());
+    }
+}

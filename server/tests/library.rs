@@ -1,0 +1,167 @@
+//! The library in somebody else's axum application, in this very process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
+use axum::{Router, routing::get};
+use hitless_server::{Drain, Event, Outcome, RECONNECT_CLOSE_CODE, Server, StopReport, Strategy};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server that runs in a task, with a way to stop it.
+struct Running {
+    addr: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<StopReport>,
+}
+
+impl Running {
+    async fn start(configure: impl FnOnce(Server) -> Server, router: impl FnOnce(Drain) -> Router) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (listening, mut is_listening) = mpsc::unbounded_channel();
+        let server = configure(Server::new(([127, 0, 0, 1], 0)))
+            .stop_when(async { drop(stopped.await) })
+            .on_event(move |record| {
+                if let Event::Listening { addr } = record.event {
+                    listening.send(addr).expect("the test listens");
+                }
+            });
+        let router = router(server.drain());
+        let task = tokio::spawn(async move { server.run(router).await.expect("it starts") });
+        let addr = is_listening.recv().await.expect("an address");
+        Self { addr, stop, task }
+    }
+
+    async fn stop(self) -> StopReport {
+        self.stop.send(()).expect("it runs");
+        timeout(PATIENCE, self.task).await.expect("it ends in time").expect("it does not panic")
+    }
+}
+
+async fn read_until(stream: &mut TcpStream, end: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(end) {
+        if timeout(PATIENCE, stream.read_buf(&mut bytes)).await?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn run_returns_what_was_done_when_the_drain_ends() {
+    let running = Running::start(
+        |server| server.strategy(Strategy::Graceful),
+        |_| Router::new().route("/", get(async || "hello")),
+    )
+    .await;
+    let mut client = TcpStream::connect(running.addr).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    read_until(&mut client, b"hello").await.unwrap();
+    let report = running.stop().await;
+    assert_eq!((report.outcome, report.exit_status()), (Outcome::Drained, 0));
+    assert_eq!((report.account.begun, report.account.answered, report.cut()), (1, 1, 0));
+}
+
+/// The signal comes from within the handler: the request that is in flight then is answered whole.
+#[tokio::test]
+async fn a_request_that_stops_the_server_is_answered() {
+    let (stop, mut stopped) = mpsc::channel::<()>(1);
+    let (listening, mut is_listening) = mpsc::unbounded_channel();
+    let server = Server::new(([127, 0, 0, 1], 0))
+        .strategy(Strategy::Graceful)
+        .stop_when(async move { stopped.recv().await.unwrap_or_default() })
+        .on_event(move |record| {
+            if let Event::Listening { addr } = record.event {
+                listening.send(addr).expect("the test listens");
+            }
+        });
+    let drain = server.drain();
+    let router = Router::new().route(
+        "/stop",
+        get(async move || {
+            stop.send(()).await.expect("the server waits");
+            drain.started().await;
+            "stopping"
+        }),
+    );
+    let task = tokio::spawn(server.run(router));
+    let mut client = TcpStream::connect(is_listening.recv().await.unwrap()).await.unwrap();
+    client.write_all(b"GET /stop HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    read_until(&mut client, b"stopping").await.unwrap();
+    assert_eq!(task.await.unwrap().unwrap().outcome, Outcome::Drained);
+}
+
+async fn websocket(State(drain): State<Drain>, upgrade: WebSocketUpgrade) -> axum::response::Response {
+    upgrade.on_upgrade(async move |mut socket| {
+        while let Some(Ok(message)) = tokio::select! {
+            message = socket.recv() => message,
+            () = drain.started() => None,
+        } {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
+        let close = CloseFrame { code: RECONNECT_CLOSE_CODE, reason: "restart".into() };
+        let _ = socket.send(Message::Close(Some(close))).await;
+    })
+}
+
+fn websocket_router(drain: Drain) -> Router {
+    Router::new().route("/", get(websocket)).with_state(drain)
+}
+
+async fn open_websocket(addr: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(addr).await.expect("a connection");
+    let handshake = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                      sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    client.write_all(handshake).await.expect("the handshake is sent");
+    let answer = read_until(&mut client, b"\r\n\r\n").await.expect("an answer");
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    // A masked text frame "hi", with a mask of zeros (RFC 6455, section 5.2), and its echo.
+    client.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).await.expect("a frame is sent");
+    let echo = read_until(&mut client, b"hi").await.expect("an echo");
+    assert_eq!(echo, [0x81, 2, b'h', b'i']);
+    client
+}
+
+#[tokio::test]
+async fn a_websocket_is_closed_with_service_restart_under_every_draining_strategy() {
+    for strategy in [Strategy::Graceful, Strategy::ReusePort, Strategy::Handover] {
+        let lame = Duration::from_millis(50);
+        let running =
+            Running::start(|server| server.strategy(strategy).lame_duck(lame), websocket_router).await;
+        let mut client = open_websocket(running.addr).await;
+        let reading = tokio::spawn(async move { read_until(&mut client, b"restart").await });
+        let report = running.stop().await;
+        assert_eq!((report.outcome, report.cut()), (Outcome::Drained, 0), "{strategy}");
+        let frame = reading.await.unwrap().unwrap();
+        // A close frame: its code, 1012, and its reason.
+        assert_eq!(frame, [&[0x88, 9, 0x03, 0xf4][..], b"restart"].concat());
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_that_does_not_leave_is_cut_and_counted() {
+    let running = Running::start(
+        |server| {
+            server
+                .strategy(Strategy::Graceful)
+                .drain_timeout(Duration::from_millis(100))
+                .goodbye_after(Duration::from_mins(1))
+        },
+        websocket_router,
+    )
+    .await;
+    let _client = open_websocket(running.addr).await;
+    let report = running.stop().await;
+    assert_eq!((report.outcome, report.cut(), report.exit_status()), (Outcome::TimedOut, 1, 3));
+}

@@ -18,7 +18,7 @@ use crate::events::EventLog;
 use crate::failure::{Failure, FailureClass};
 use crate::load::cohort::{CohortKind, CohortPlan};
 use crate::load::{CohortTotals, ConnectionUse, Observation, Outcome};
-use crate::phase::Phase;
+use crate::phase::{Phase, Phases};
 use crate::recording::{
     CohortRecord, CutShort, FailureRecord, LifecycleEvent, LifecycleKind, Nearest, Recording, RestartRecord,
     Source, Tally, Timeline, record_us,
@@ -339,7 +339,8 @@ impl Scribe {
     }
 
     fn place(&mut self, observation: Observation) {
-        let (phase, restart) = self.recording.phases.at(observation.finished);
+        let happened = moment_of(&observation, &self.recording.phases);
+        let (phase, restart) = self.recording.phases.at(happened);
         let latency = observation.finished.since(observation.scheduled);
         let is_long = self.kinds[observation.cohort].is_long();
         self.log.observe(&observation, phase, restart, &self.recording.timeline, is_long);
@@ -386,7 +387,7 @@ impl Scribe {
                     ),
                     phase,
                     restart,
-                    nearest: nearest(&recording.events, observation.finished),
+                    nearest: nearest(&recording.events, happened),
                 };
                 self.log.failure(&failure);
                 if recording.failures.len() < KEPT_FAILURES {
@@ -444,6 +445,18 @@ impl Recording {
     }
 }
 
+/// When what happened to a request did happen, as far as can be told. A failure to connect, and silence, are seen after
+/// their cause: one that is seen when all is steady again, and whose request began in a restart, is that restart's.
+fn moment_of(observation: &Observation, phases: &Phases) -> Moment {
+    use FailureClass::{ConnectTimeout, Refused, Timeout};
+    let is_seen_late = match &observation.outcome {
+        Outcome::Failed(failure) => matches!(failure.class, Refused | ConnectTimeout | Timeout),
+        Outcome::Answered => false,
+    };
+    let (seen_in, _) = phases.at(observation.finished);
+    if is_seen_late && seen_in == Phase::Steady { observation.started } else { observation.finished }
+}
+
 /// Whether a client that repeats an idempotent request once, when its kept connection broke before any answer, would
 /// have reported success: what Go's `net/http` does (`shouldRetryRequest` in its transport.go).
 fn is_hidden_by_retries(kind: CohortKind, class: FailureClass, connection: Option<ConnectionUse>) -> bool {
@@ -477,5 +490,46 @@ pub(crate) fn attach_accounts(recording: &mut Recording) {
         if let Some(event) = account {
             restart.account.clone_from(&event.fields);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(nanoseconds: u64) -> Moment {
+        Moment::from_nanoseconds(nanoseconds)
+    }
+
+    /// A request that began at 15 and whose failure was seen at `finished`, around a gap from 10 to 20.
+    fn phase_of(class: FailureClass, finished: u64) -> Phase {
+        let mut phases = Phases::new();
+        phases.enter(at(10), Phase::Gap, Some(0));
+        phases.enter(at(20), Phase::Steady, None);
+        let observation = Observation {
+            cohort: 0,
+            number: 0,
+            scheduled: at(14),
+            dispatched: at(14),
+            started: at(15),
+            finished: at(finished),
+            outcome: Outcome::Failed(Failure::new(class, "")),
+            replica: None,
+            connection: None,
+        };
+        phases.at(moment_of(&observation, &phases)).0
+    }
+
+    #[test]
+    fn connect_that_was_refused_in_the_gap_is_the_gaps_even_if_it_is_seen_after_it() {
+        assert_eq!(phase_of(FailureClass::Refused, 19), Phase::Gap);
+        assert_eq!(phase_of(FailureClass::Refused, 21), Phase::Gap);
+        assert_eq!(phase_of(FailureClass::Timeout, 5000), Phase::Gap);
+    }
+
+    #[test]
+    fn connection_that_breaks_when_all_is_steady_again_is_no_restarts() {
+        assert_eq!(phase_of(FailureClass::EmptyReply, 21), Phase::Steady);
+        assert_eq!(phase_of(FailureClass::Truncated, 5000), Phase::Steady);
     }
 }

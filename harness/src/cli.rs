@@ -149,6 +149,12 @@ pub(crate) struct RunArgs {
     /// Environment of the containers; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "What is tested")]
     env: Vec<String>,
+    /// What follows the image's entrypoint, quoted as in a shell [default: the image's own].
+    #[arg(long, value_name = "ARGUMENTS", help_heading = "What is tested")]
+    command: Option<String>,
+    /// What the engine sends to stop a container, for example SIGQUIT [default: the image's own, else SIGTERM].
+    #[arg(long, value_name = "SIGNAL", help_heading = "What is tested")]
+    stop_signal: Option<String>,
     /// The Compose file whose running services are rolled [default: compose.yaml].
     #[arg(long, value_name = "FILE", help_heading = "What is tested")]
     compose: Option<PathBuf>,
@@ -218,6 +224,9 @@ pub(crate) struct RunArgs {
     /// A path of your server whose answer takes long, for the stream cohort.
     #[arg(long, value_name = "PATH", help_heading = "The load")]
     stream_path: Option<String>,
+    /// 'Name: value', sent with every request, for example a Host or an Authorization; may be repeated.
+    #[arg(long, value_name = "HEADER", help_heading = "The load")]
+    header: Vec<String>,
     /// The status of the expected answer [default: 200].
     #[arg(long, value_name = "STATUS", help_heading = "The load")]
     expect_status: Option<u16>,
@@ -241,6 +250,8 @@ impl RunArgs {
             runtime: self.runtime,
             image: self.image,
             env: self.env,
+            command: self.command,
+            stop_signal: self.stop_signal,
             compose: self.compose,
             service: self.service,
             replicas: self.replicas,
@@ -252,6 +263,7 @@ impl RunArgs {
             concurrency: self.concurrency,
             cohort: self.cohort,
             url: self.url,
+            header: self.header,
             expect_status: self.expect_status,
             expect_body: self.expect_body,
             slow_delay: self.slow_delay,

@@ -224,6 +224,7 @@ mod tests {
             rate: 1.0,
             concurrency: 1,
             url: "http://127.0.0.1/".into(),
+            headers: http::HeaderMap::new(),
             delay: Duration::ZERO,
             payload: Payload::None,
             expectation: Expectation { status: 200, body: ExpectedBody::Any },

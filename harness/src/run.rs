@@ -19,6 +19,7 @@ use crate::report::{Context, Report, SCHEMA_VERSION, ScenarioInfo};
 use crate::runtime::compose::ComposeRuntime;
 use crate::runtime::docker::engine::Engine;
 use crate::runtime::docker::{DockerRuntime, check_port};
+use crate::runtime::output::OutputFiles;
 use crate::runtime::{Environment, RuntimeError};
 use crate::scenario::{SERVER_IMAGE, Scenario, Subject};
 use crate::summary::Summary;
@@ -87,7 +88,8 @@ pub async fn run(
     let (recording, replicas) = {
         let restarts = scenario.replicas * scenario.rounds as usize;
         let _progress = Progress::show(display, recorder.live(), restarts);
-        experiment_with(engine, &id, scenario, recorder, interrupt).await?
+        let outputs = OutputFiles::in_directory(&directory);
+        experiment_with(engine, &id, scenario, recorder, outputs, interrupt).await?
     };
     let scenario = &Scenario { replicas, ..scenario.clone() };
     let summary = Summary::of(&recording);
@@ -104,17 +106,25 @@ async fn experiment_with(
     id: &str,
     scenario: &Scenario,
     recorder: Recorder,
+    outputs: OutputFiles,
     interrupt: &CancellationToken,
 ) -> Result<(Recording, usize), RunError> {
     match &scenario.subject {
         Subject::Preset { .. } | Subject::Image { .. } => {
-            let runtime = DockerRuntime::new(engine, id, &owner::this_process(), scenario, recorder.clone());
+            let runtime =
+                DockerRuntime::new(engine, id, &owner::this_process(), scenario, recorder.clone(), outputs);
             let recording = experiment::run(scenario, &runtime, recorder, interrupt).await?;
             Ok((recording, scenario.replicas))
         }
         Subject::Compose { file, services } => {
-            let runtime =
-                ComposeRuntime::new(engine, file.clone(), services.clone(), scenario, recorder.clone());
+            let runtime = ComposeRuntime::new(
+                engine,
+                file.clone(),
+                services.clone(),
+                scenario,
+                recorder.clone(),
+                outputs,
+            );
             let recording = experiment::run(scenario, &runtime, recorder, interrupt).await?;
             let replicas = runtime.replicas();
             Ok((recording, replicas))

@@ -4,6 +4,7 @@
 
 pub mod compose;
 pub mod docker;
+pub mod output;
 mod probe;
 
 use std::sync::Arc;

@@ -12,9 +12,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Metric};
-use crate::load::cohort::{CohortKind, CohortPlan, Payload};
-use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
+use crate::load::cohort::CohortPlan;
 use crate::phase::Phase;
+
+mod container;
+mod options;
+mod requests;
+
+pub use container::ContainerSettings;
+pub use options::Options;
 
 /// The name of the image that `hitless image` builds and the presets run.
 pub const SERVER_IMAGE: &str = "hitless-server:latest";
@@ -199,8 +205,8 @@ pub struct Timing {
 pub struct Scenario {
     /// What is restarted.
     pub subject: Subject,
-    /// Environment of the containers, beyond what the preset sets.
-    pub env: Vec<(String, String)>,
+    /// How the containers differ from what their image says.
+    pub container: ContainerSettings,
     /// How many replicas. For Compose: what is running decides.
     pub replicas: usize,
     /// What happens to each replica.
@@ -225,126 +231,6 @@ pub struct Scenario {
     pub seed: u64,
 }
 
-/// What a scenario file, or the command line, says. Everything may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Options {
-    /// `normal`, `graceful`, `reuseport` or `handover`.
-    pub preset: Option<String>,
-    /// `docker` or `compose`.
-    pub runtime: Option<String>,
-    /// An image reference.
-    pub image: Option<String>,
-    /// `KEY=VALUE` each.
-    pub env: Vec<String>,
-    /// A Compose file.
-    pub compose: Option<PathBuf>,
-    /// Services of the Compose file.
-    pub service: Vec<String>,
-    /// How many replicas.
-    pub replicas: Option<usize>,
-    /// An image that takes the place of the running one.
-    pub replace: Option<String>,
-    /// `start-first` or `stop-first`.
-    pub order: Option<String>,
-    /// How often each replica is restarted or replaced.
-    pub rounds: Option<u32>,
-    /// Whether the first failure ends the run.
-    pub until_failure: Option<bool>,
-    /// Requests per second of each fast cohort.
-    pub rate: Option<f64>,
-    /// Requests that a cohort may have in flight.
-    pub concurrency: Option<usize>,
-    /// Cohorts, `NAME` or `NAME=RATE` each.
-    pub cohort: Vec<String>,
-    /// Where the requests go.
-    pub url: Option<String>,
-    /// The status of the expected answer.
-    pub expect_status: Option<u16>,
-    /// The body of the expected answer.
-    pub expect_body: Option<String>,
-    /// How long the requests of `slow`, `upload` and `stream` take.
-    pub slow_delay: Option<String>,
-    /// Path and query of the `slow` cohort's requests.
-    pub slow_path: Option<String>,
-    /// Path of the `upload` cohort's requests.
-    pub upload_path: Option<String>,
-    /// Path and query of the `stream` cohort's requests.
-    pub stream_path: Option<String>,
-    /// `log:TEXT`, `health`, `tcp` or `http:PATH`.
-    pub ready: Option<String>,
-    /// Steady load before the first and after the last restart.
-    pub lead: Option<String>,
-    /// Steady load between restarts.
-    pub settle: Option<String>,
-    /// How long a replica may take to stop.
-    pub stop_timeout: Option<String>,
-    /// How long a replica may take to become ready.
-    pub ready_timeout: Option<String>,
-    /// How long a request may take.
-    pub request_timeout: Option<String>,
-    /// Budgets.
-    pub budget: Vec<String>,
-    /// Where the report goes.
-    pub report_dir: Option<PathBuf>,
-    /// Seed of the restarts' jitter.
-    pub seed: Option<u64>,
-}
-
-impl Options {
-    /// Reads a scenario file's text.
-    ///
-    /// # Errors
-    /// The text is no TOML, or names a field that does not exist.
-    pub fn from_toml(text: &str) -> Result<Self, ScenarioError> {
-        toml::from_str(text).map_err(|error| {
-            let line =
-                error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            ScenarioError::new("scenario file", format!("line {line}"), error.message().to_owned())
-        })
-    }
-
-    /// These options, with what they leave out taken from `base`.
-    #[must_use]
-    pub fn over(self, base: Self) -> Self {
-        fn list<T>(mine: Vec<T>, base: Vec<T>) -> Vec<T> {
-            if mine.is_empty() { base } else { mine }
-        }
-        Self {
-            preset: self.preset.or(base.preset),
-            runtime: self.runtime.or(base.runtime),
-            image: self.image.or(base.image),
-            env: list(self.env, base.env),
-            compose: self.compose.or(base.compose),
-            service: list(self.service, base.service),
-            replicas: self.replicas.or(base.replicas),
-            replace: self.replace.or(base.replace),
-            order: self.order.or(base.order),
-            rounds: self.rounds.or(base.rounds),
-            until_failure: self.until_failure.or(base.until_failure),
-            rate: self.rate.or(base.rate),
-            concurrency: self.concurrency.or(base.concurrency),
-            cohort: list(self.cohort, base.cohort),
-            url: self.url.or(base.url),
-            expect_status: self.expect_status.or(base.expect_status),
-            expect_body: self.expect_body.or(base.expect_body),
-            slow_delay: self.slow_delay.or(base.slow_delay),
-            slow_path: self.slow_path.or(base.slow_path),
-            upload_path: self.upload_path.or(base.upload_path),
-            stream_path: self.stream_path.or(base.stream_path),
-            ready: self.ready.or(base.ready),
-            lead: self.lead.or(base.lead),
-            settle: self.settle.or(base.settle),
-            stop_timeout: self.stop_timeout.or(base.stop_timeout),
-            ready_timeout: self.ready_timeout.or(base.ready_timeout),
-            request_timeout: self.request_timeout.or(base.request_timeout),
-            budget: list(self.budget, base.budget),
-            report_dir: self.report_dir.or(base.report_dir),
-            seed: self.seed.or(base.seed),
-        }
-    }
-}
-
 /// A field that cannot be used, its value, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: `{value}`: {remedy}")]
@@ -364,7 +250,6 @@ impl ScenarioError {
 }
 
 const MAX_REPLICAS: usize = 16;
-const MAX_RATE: f64 = 100_000.0;
 
 impl Scenario {
     /// Validates `options` and fills in what they leave out.
@@ -384,11 +269,11 @@ impl Scenario {
             return Err(ScenarioError::new("--rounds", rounds, "at least 1 is needed to see a restart"));
         }
         let timing = timing(options)?;
-        let cohorts = cohorts(options, &subject, &target)?;
+        let cohorts = requests::cohorts(options, &subject, &target)?;
         let budgets = budgets(&options.budget, &cohorts)?;
         Ok(Self {
             readiness: readiness(options.ready.as_deref(), &subject)?,
-            env: environment(&options.env)?,
+            container: ContainerSettings::from_options(options)?,
             change: change(options, &subject)?,
             report_dir: options.report_dir.clone(),
             seed: options.seed.unwrap_or(1),
@@ -458,6 +343,12 @@ fn subject(options: &Options) -> Result<Subject, ScenarioError> {
             }
             if let Some(pair) = options.env.first() {
                 return Err(ScenarioError::new("--env", pair, unfit));
+            }
+            if let Some(command) = &options.command {
+                return Err(ScenarioError::new("--command", command, unfit));
+            }
+            if let Some(signal) = &options.stop_signal {
+                return Err(ScenarioError::new("--stop-signal", signal, unfit));
             }
             Ok(Subject::Compose {
                 file: options.compose.clone().unwrap_or_else(|| PathBuf::from("compose.yaml")),
@@ -582,159 +473,6 @@ fn timing(options: &Options) -> Result<Timing, ScenarioError> {
     Ok(timing)
 }
 
-/// What our server's long answers and uploads are made of.
-const LONG_BYTES: u64 = 64 * 1024;
-/// How many long requests a second a cohort begins, unless it says so itself.
-const LONG_RATE: f64 = 4.0;
-
-fn cohorts(options: &Options, subject: &Subject, target: &Target) -> Result<Vec<CohortPlan>, ScenarioError> {
-    let rate = checked_rate("--rate", options.rate.unwrap_or(300.0))?;
-    let concurrency = options.concurrency.unwrap_or(256);
-    if concurrency == 0 {
-        return Err(ScenarioError::new("--concurrency", concurrency, "at least 1 request must be in flight"));
-    }
-    let requests = Requests::from_options(options, subject, target)?;
-    let mut plans: Vec<CohortPlan> = Vec::new();
-    for (kind, own_rate) in kinds(&options.cohort, requests.slow_path.is_some())? {
-        if plans.iter().any(|plan| plan.kind == kind) {
-            return Err(ScenarioError::new("--cohort", kind.name(), "it is named twice"));
-        }
-        let rate = own_rate.unwrap_or(if kind.is_long() { LONG_RATE.min(rate) } else { rate });
-        plans.push(requests.plan(kind, rate, concurrency)?);
-    }
-    Ok(plans)
-}
-
-fn checked_rate(field: &'static str, rate: f64) -> Result<f64, ScenarioError> {
-    if rate > 0.0 && rate <= MAX_RATE {
-        Ok(rate)
-    } else {
-        Err(ScenarioError::new(field, rate, format!("requests per second, above 0 and at most {MAX_RATE}")))
-    }
-}
-
-/// The cohorts that are asked for, each with its own rate if it has one.
-fn kinds(lists: &[String], has_slow: bool) -> Result<Vec<(CohortKind, Option<f64>)>, ScenarioError> {
-    if lists.is_empty() {
-        let mut kinds = vec![(CohortKind::Fresh, None), (CohortKind::Pooled, None)];
-        if has_slow {
-            kinds.push((CohortKind::Slow, None));
-        }
-        return Ok(kinds);
-    }
-    let texts = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
-    texts
-        .map(|text| {
-            let (name, rate) = match text.split_once('=') {
-                None => (text, None),
-                Some((name, number)) => {
-                    let number = number.parse().map_err(|_| {
-                        ScenarioError::new("--cohort", text, "after = comes a rate, requests per second")
-                    })?;
-                    (name, Some(checked_rate("--cohort", number)?))
-                }
-            };
-            let kind = CohortKind::named(name).ok_or_else(|| {
-                let known = CohortKind::ALL.map(CohortKind::name).join(", ");
-                ScenarioError::new("--cohort", name, format!("it is one of {known}"))
-            })?;
-            Ok((kind, rate))
-        })
-        .collect()
-}
-
-/// What requests of each kind ask for, and what has to come back.
-struct Requests<'a> {
-    target: &'a Target,
-    is_ours: bool,
-    status: u16,
-    body: ExpectedBody,
-    long: Duration,
-    slow_path: Option<String>,
-    upload_path: Option<String>,
-    stream_path: Option<String>,
-}
-
-impl<'a> Requests<'a> {
-    fn from_options(options: &Options, subject: &Subject, target: &'a Target) -> Result<Self, ScenarioError> {
-        let is_ours = !matches!(subject, Subject::Image { .. });
-        let long = match &options.slow_delay {
-            None => Duration::from_secs(3),
-            Some(text) => humantime::parse_duration(text).map_err(|error| {
-                ScenarioError::new("--slow-delay", text, format!("{error}; write for example 3s"))
-            })?,
-        };
-        let path = |field, said: &Option<String>, ours: String| match said {
-            Some(path) if path.starts_with('/') => Ok(Some(path.clone())),
-            Some(path) => Err(ScenarioError::new(field, path, "it begins with /")),
-            None => Ok(is_ours.then_some(ours)),
-        };
-        let ms = long.as_millis();
-        Ok(Self {
-            target,
-            is_ours,
-            status: options.expect_status.unwrap_or(200),
-            body: match (&options.expect_body, is_ours) {
-                (Some(text), _) => ExpectedBody::Text(text.clone()),
-                (None, true) => ExpectedBody::Text("hello world".to_owned()),
-                (None, false) => ExpectedBody::Any,
-            },
-            long,
-            slow_path: path("--slow-path", &options.slow_path, format!("/?delay={ms}ms"))?,
-            upload_path: path("--upload-path", &options.upload_path, "/upload".to_owned())?,
-            stream_path: path(
-                "--stream-path",
-                &options.stream_path,
-                format!("/stream?bytes={LONG_BYTES}&over={ms}ms"),
-            )?,
-        })
-    }
-
-    fn plan(&self, kind: CohortKind, rate: f64, concurrency: usize) -> Result<CohortPlan, ScenarioError> {
-        let need = |field: &'static str, path: &Option<String>, what: &str| {
-            let missing =
-                || ScenarioError::new("--cohort", kind.name(), format!("your image needs {field}, {what}"));
-            joined(field, &self.target.url, path.as_deref().ok_or_else(missing)?)
-        };
-        // Only our own server is known to answer with a receipt or the pattern.
-        let ours = |body: ExpectedBody| if self.is_ours { body } else { ExpectedBody::Any };
-        let (url, body, payload) = match kind {
-            CohortKind::Fresh | CohortKind::Pooled | CohortKind::Strict | CohortKind::H2 => {
-                (self.target.url.clone(), self.body.clone(), Payload::None)
-            }
-            CohortKind::Slow => {
-                let url = need("--slow-path", &self.slow_path, "a path that answers slowly")?;
-                (url, self.body.clone(), Payload::None)
-            }
-            CohortKind::Upload => {
-                let url = need("--upload-path", &self.upload_path, "a path that takes a POST")?;
-                let receipt = ours(ExpectedBody::Text(upload_receipt(LONG_BYTES)));
-                (url, receipt, Payload::Body { bytes: LONG_BYTES, over: self.long })
-            }
-            CohortKind::Stream => {
-                let url = need("--stream-path", &self.stream_path, "a path whose answer takes long")?;
-                (url, ours(ExpectedBody::Pattern(LONG_BYTES)), Payload::None)
-            }
-        };
-        Ok(CohortPlan {
-            kind,
-            rate,
-            concurrency,
-            url,
-            delay: if kind.is_long() { self.long } else { Duration::ZERO },
-            payload,
-            expectation: Expectation { status: self.status, body },
-        })
-    }
-}
-
-fn joined(field: &'static str, url: &str, path: &str) -> Result<String, ScenarioError> {
-    url::Url::parse(url)
-        .and_then(|base| base.join(path))
-        .map(|url| url.to_string())
-        .map_err(|error| ScenarioError::new(field, path, error))
-}
-
 fn readiness(text: Option<&str>, subject: &Subject) -> Result<Readiness, ScenarioError> {
     match text {
         None => Ok(match subject {
@@ -749,16 +487,6 @@ fn readiness(text: Option<&str>, subject: &Subject) -> Result<Readiness, Scenari
             _ => Err(ScenarioError::new("--ready", text, "it is health, tcp, http:/PATH or log:TEXT")),
         },
     }
-}
-
-fn environment(pairs: &[String]) -> Result<Vec<(String, String)>, ScenarioError> {
-    pairs
-        .iter()
-        .map(|pair| match pair.split_once('=') {
-            Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            _ => Err(ScenarioError::new("--env", pair, "write KEY=VALUE")),
-        })
-        .collect()
 }
 
 fn budgets(texts: &[String], cohorts: &[CohortPlan]) -> Result<Vec<Budget>, ScenarioError> {
@@ -838,7 +566,7 @@ mod tests {
 
     #[test]
     fn each_error_names_field_value_and_remedy() {
-        let cases: [(Options, &str); 14] = [
+        let cases: [(Options, &str); 20] = [
             (with(|o| o.preset = Some("gracefull".into())), "--preset: `gracefull`: it is one of normal, "),
             (with(|o| o.runtime = Some("podman".into())), "--runtime: `podman`: this version knows docker"),
             (with(|o| o.rounds = Some(0)), "--rounds: `0`: at least 1"),
@@ -859,6 +587,18 @@ mod tests {
             ),
             (with(|o| o.ready = Some("log:".into())), "--ready: `log:`: it is"),
             (with(|o| o.env = vec!["=x".into()]), "--env: `=x`: write KEY=VALUE"),
+            (with(|o| o.command = Some("serve 'now".into())), "--command: `serve 'now`: a quote is open"),
+            (with(|o| o.command = Some(" ".into())), "--command: ` `: name at least"),
+            (
+                with(|o| o.stop_signal = Some("QUIT".into())),
+                "--stop-signal: `QUIT`: write a name like SIGTERM",
+            ),
+            (with(|o| o.header = vec!["Host".into()]), "--header: `Host`: write 'Name: value'"),
+            (with(|o| o.header = vec!["a b: c".into()]), "--header: `a b: c`: invalid HTTP header name"),
+            (
+                with(|o| o.header = vec!["Content-Length: 3".into()]),
+                "--header: `Content-Length: 3`: the harness",
+            ),
         ];
         for (options, beginning) in cases {
             let error = error(&options);

@@ -78,3 +78,51 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::load::cohort::Payload;
+    use crate::load::content::{Expectation, ExpectedBody};
+
+    #[tokio::test]
+    async fn headers_that_are_asked_for_are_sent_once_by_every_kind_of_client() {
+        for kind in [CohortKind::Fresh, CohortKind::Pooled, CohortKind::Strict] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::HOST, HeaderValue::from_static("shop.test"));
+            headers.insert("x-canary", HeaderValue::from_static("yes"));
+            let plan = CohortPlan {
+                kind,
+                rate: 1.0,
+                concurrency: 1,
+                url: format!("http://{}/path", listener.local_addr().unwrap()),
+                headers,
+                delay: Duration::ZERO,
+                payload: Payload::None,
+                expectation: Expectation { status: 200, body: ExpectedBody::Any },
+            };
+            let answering = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    head.push(char::from(stream.read_u8().await.unwrap()));
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                head.to_ascii_lowercase()
+            });
+            let client = Client::build(&plan, Duration::from_secs(5)).unwrap();
+            assert_eq!(client.request().await.outcome, Outcome::Answered, "{kind:?}");
+            let head = answering.await.unwrap();
+            assert!(head.starts_with("get /path http/1.1\r\n"), "{kind:?}: {head}");
+            assert_eq!(head.matches("host: ").count(), 1, "{kind:?}: {head}");
+            for line in ["host: shop.test\r\n", "x-canary: yes\r\n"] {
+                assert!(head.contains(line), "{kind:?}: {head}");
+            }
+        }
+    }
+}

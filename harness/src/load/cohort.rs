@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use crate::load::content::Expectation;
 
 /// A connection policy.
@@ -87,6 +89,8 @@ pub struct CohortPlan {
     pub concurrency: usize,
     /// Where its requests go.
     pub url: String,
+    /// What its requests carry beyond what HTTP needs.
+    pub headers: HeaderMap,
     /// How long a request is meant to take.
     pub delay: Duration,
     /// What each request sends.

@@ -8,6 +8,7 @@ use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::runtime::docker::Containers;
 use crate::runtime::docker::engine::Engine;
+use crate::runtime::output::OutputFiles;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
 use crate::scenario::{Order, Scenario};
 
@@ -33,9 +34,9 @@ impl ComposeRuntime {
         services: Vec<String>,
         scenario: &Scenario,
         recorder: Recorder,
+        outputs: OutputFiles,
     ) -> Self {
-        let containers =
-            Containers::new(engine.clone(), recorder, scenario.readiness.clone(), scenario.target.clone());
+        let containers = Containers::new(engine.clone(), recorder, outputs, scenario);
         Self { engine, file, services, containers }
     }
 

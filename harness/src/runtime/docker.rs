@@ -18,8 +18,9 @@ use engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
 
 use crate::clock::Moment;
 use crate::recorder::Recorder;
+use crate::runtime::output::OutputFiles;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
-use crate::scenario::{Change, Order, Readiness, Scenario, Subject, Target};
+use crate::scenario::{Change, ContainerSettings, Order, Readiness, Scenario, Subject, Target};
 
 /// Makes the containers of one run and removes them again.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct DockerRuntime {
     subject: Subject,
     change: Change,
     replicas: usize,
-    env: Vec<(String, String)>,
+    settings: ContainerSettings,
     target: Target,
     readiness: Readiness,
     containers: Containers,
@@ -39,9 +40,15 @@ pub struct DockerRuntime {
 impl DockerRuntime {
     /// A runtime for the scenario's subject. Nothing is made yet. `owner` says whose the containers are.
     #[must_use]
-    pub fn new(engine: Engine, run: &str, owner: &str, scenario: &Scenario, recorder: Recorder) -> Self {
-        let containers =
-            Containers::new(engine.clone(), recorder, scenario.readiness.clone(), scenario.target.clone());
+    pub fn new(
+        engine: Engine,
+        run: &str,
+        owner: &str,
+        scenario: &Scenario,
+        recorder: Recorder,
+        outputs: OutputFiles,
+    ) -> Self {
+        let containers = Containers::new(engine.clone(), recorder, outputs, scenario);
         Self {
             engine,
             run: run.to_owned(),
@@ -49,7 +56,7 @@ impl DockerRuntime {
             subject: scenario.subject.clone(),
             change: scenario.change.clone(),
             replicas: scenario.replicas,
-            env: scenario.env.clone(),
+            settings: scenario.container.clone(),
             target: scenario.target.clone(),
             readiness: scenario.readiness.clone(),
             containers,
@@ -98,10 +105,12 @@ impl DockerRuntime {
             host.cap_drop = Some(vec!["ALL".to_owned()]);
         }
         // What the user says comes last: the last one of a name wins.
-        env.extend(self.env.iter().map(|(key, value)| format!("{key}={value}")));
+        env.extend(self.settings.env.iter().map(|(key, value)| format!("{key}={value}")));
         ContainerCreateBody {
             image: Some(image.to_owned()),
             env: Some(env),
+            cmd: Some(self.settings.command.clone()).filter(|command| !command.is_empty()),
+            stop_signal: self.settings.stop_signal.clone(),
             labels: Some(HashMap::from([
                 (RUN_LABEL.to_owned(), self.run.clone()),
                 (OWNER_LABEL.to_owned(), self.owner.clone()),

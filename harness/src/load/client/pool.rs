@@ -64,6 +64,7 @@ impl PoolClient {
                 .redirect(reqwest::redirect::Policy::none())
                 // Beside the pool's own replay, which has no switch and is counted, reqwest must add none.
                 .retry(reqwest::retry::never())
+                .default_headers(plan.headers.clone())
                 .local_address(source)
                 .connect_timeout(request_timeout)
                 .timeout(request_timeout + plan.delay)
@@ -225,6 +226,7 @@ mod tests {
             rate: 1.0,
             concurrency: 8,
             url,
+            headers: http::HeaderMap::new(),
             delay: Duration::ZERO,
             payload: Payload::None,
             expectation: Expectation { status: 200, body: ExpectedBody::Any },

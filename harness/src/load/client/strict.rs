@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -36,7 +36,7 @@ const KEPT: usize = 32;
 pub(crate) struct StrictClient {
     address: SocketAddr,
     uri: http::Uri,
-    host: HeaderValue,
+    headers: HeaderMap,
     expectation: Expectation,
     timeout: Duration,
     idle: Mutex<VecDeque<Connection>>,
@@ -86,7 +86,12 @@ impl StrictClient {
             uri: url[url::Position::BeforePath..]
                 .parse()
                 .expect("what is a URL's path is an origin-form target"),
-            host: HeaderValue::from_str(&address.to_string()).expect("an address is a header value"),
+            headers: {
+                let host = HeaderValue::from_str(&address.to_string()).expect("an address is a header value");
+                let mut headers = plan.headers.clone();
+                headers.entry(header::HOST).or_insert(host);
+                headers
+            },
             expectation: plan.expectation.clone(),
             timeout: request_timeout + plan.delay,
             idle: Mutex::default(),
@@ -186,10 +191,9 @@ impl StrictClient {
     }
 
     async fn ask(&self, connection: &mut Connection) -> (Outcome, Option<Arc<str>>) {
-        let request = Request::get(self.uri.clone())
-            .header(header::HOST, self.host.clone())
-            .body(Empty::new())
-            .expect("parts that were valid before are valid together");
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
         let received_before = connection.traffic.counts().1;
         let response = match connection.sender.send_request(request).await {
             Ok(response) => response,

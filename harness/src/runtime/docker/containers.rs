@@ -17,8 +17,9 @@ use super::logline::{self, Tail};
 use crate::clock::{Moment, WallOffset};
 use crate::recorder::Recorder;
 use crate::recording::{LifecycleEvent, LifecycleKind, Source};
+use crate::runtime::output::{OutputFile, OutputFiles};
 use crate::runtime::{Exit, Replica, RuntimeError, probe};
-use crate::scenario::{Readiness, Target};
+use crate::scenario::{Readiness, Scenario, Target};
 
 /// Exit code of a process that SIGKILL ended: 128 + 9.
 const KILLED: i64 = 137;
@@ -30,6 +31,7 @@ const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 pub(in crate::runtime) struct Containers {
     engine: Engine,
     recorder: Recorder,
+    outputs: OutputFiles,
     readiness: Readiness,
     target: Target,
     wall: WallOffset,
@@ -58,14 +60,15 @@ impl Containers {
     pub(in crate::runtime) fn new(
         engine: Engine,
         recorder: Recorder,
-        readiness: Readiness,
-        target: Target,
+        outputs: OutputFiles,
+        scenario: &Scenario,
     ) -> Self {
         Self {
             engine,
             recorder,
-            readiness,
-            target,
+            outputs,
+            readiness: scenario.readiness.clone(),
+            target: scenario.target.clone(),
             wall: WallOffset::read(),
             followed: Followed::default(),
             events: Mutex::default(),
@@ -134,6 +137,7 @@ impl Containers {
         let attached =
             docker.attach_container(&container.id, Some(options)).await.map_err(|error| failed(&error))?;
         let reader = OutputReader {
+            file: self.outputs.of(&container.replica),
             container: Arc::clone(&container),
             recorder: self.recorder.clone(),
             ready_text: match &self.readiness {
@@ -441,6 +445,7 @@ impl Follower {
 
 /// Reads one life's output of a container.
 struct OutputReader {
+    file: OutputFile,
     container: Arc<Container>,
     recorder: Recorder,
     ready_text: Option<String>,
@@ -448,7 +453,7 @@ struct OutputReader {
 
 impl OutputReader {
     async fn run(
-        self,
+        mut self,
         mut output: impl futures_util::Stream<
             Item = Result<bollard::container::LogOutput, bollard::errors::Error>,
         > + Unpin
@@ -456,7 +461,9 @@ impl OutputReader {
     ) {
         let mut pending = logline::Lines::default();
         while let Some(Ok(chunk)) = output.next().await {
-            for line in pending.push(&chunk.into_bytes()) {
+            let chunk = chunk.into_bytes();
+            self.file.append(&chunk);
+            for line in pending.push(&chunk) {
                 self.take(&line);
             }
         }

@@ -1,0 +1,193 @@
+//! What the load asks for: the options of the cohorts, their requests and the expected answers -> [`CohortPlan`]s.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::{Options, ScenarioError, Subject, Target};
+use crate::load::cohort::{CohortKind, CohortPlan, Payload};
+use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
+
+const MAX_RATE: f64 = 100_000.0;
+/// What our server's long answers and uploads are made of.
+const LONG_BYTES: u64 = 64 * 1024;
+/// How many long requests a second a cohort begins, unless it says so itself.
+const LONG_RATE: f64 = 4.0;
+
+pub(super) fn cohorts(
+    options: &Options,
+    subject: &Subject,
+    target: &Target,
+) -> Result<Vec<CohortPlan>, ScenarioError> {
+    let rate = checked_rate("--rate", options.rate.unwrap_or(300.0))?;
+    let concurrency = options.concurrency.unwrap_or(256);
+    if concurrency == 0 {
+        return Err(ScenarioError::new("--concurrency", concurrency, "at least 1 request must be in flight"));
+    }
+    let requests = Requests::from_options(options, subject, target)?;
+    let mut plans: Vec<CohortPlan> = Vec::new();
+    for (kind, own_rate) in kinds(&options.cohort, requests.slow_path.is_some())? {
+        if plans.iter().any(|plan| plan.kind == kind) {
+            return Err(ScenarioError::new("--cohort", kind.name(), "it is named twice"));
+        }
+        let rate = own_rate.unwrap_or(if kind.is_long() { LONG_RATE.min(rate) } else { rate });
+        plans.push(requests.plan(kind, rate, concurrency)?);
+    }
+    Ok(plans)
+}
+
+fn checked_rate(field: &'static str, rate: f64) -> Result<f64, ScenarioError> {
+    if rate > 0.0 && rate <= MAX_RATE {
+        Ok(rate)
+    } else {
+        Err(ScenarioError::new(field, rate, format!("requests per second, above 0 and at most {MAX_RATE}")))
+    }
+}
+
+/// The cohorts that are asked for, each with its own rate if it has one.
+fn kinds(lists: &[String], has_slow: bool) -> Result<Vec<(CohortKind, Option<f64>)>, ScenarioError> {
+    if lists.is_empty() {
+        let mut kinds = vec![(CohortKind::Fresh, None), (CohortKind::Pooled, None)];
+        if has_slow {
+            kinds.push((CohortKind::Slow, None));
+        }
+        return Ok(kinds);
+    }
+    let texts = lists.iter().flat_map(|list| list.split(',')).map(str::trim);
+    texts
+        .map(|text| {
+            let (name, rate) = match text.split_once('=') {
+                None => (text, None),
+                Some((name, number)) => {
+                    let number = number.parse().map_err(|_| {
+                        ScenarioError::new("--cohort", text, "after = comes a rate, requests per second")
+                    })?;
+                    (name, Some(checked_rate("--cohort", number)?))
+                }
+            };
+            let kind = CohortKind::named(name).ok_or_else(|| {
+                let known = CohortKind::ALL.map(CohortKind::name).join(", ");
+                ScenarioError::new("--cohort", name, format!("it is one of {known}"))
+            })?;
+            Ok((kind, rate))
+        })
+        .collect()
+}
+
+/// What requests of each kind ask for, and what has to come back.
+struct Requests<'a> {
+    target: &'a Target,
+    is_ours: bool,
+    status: u16,
+    body: ExpectedBody,
+    headers: HeaderMap,
+    long: Duration,
+    slow_path: Option<String>,
+    upload_path: Option<String>,
+    stream_path: Option<String>,
+}
+
+impl<'a> Requests<'a> {
+    fn from_options(options: &Options, subject: &Subject, target: &'a Target) -> Result<Self, ScenarioError> {
+        let is_ours = !matches!(subject, Subject::Image { .. });
+        let long = match &options.slow_delay {
+            None => Duration::from_secs(3),
+            Some(text) => humantime::parse_duration(text).map_err(|error| {
+                ScenarioError::new("--slow-delay", text, format!("{error}; write for example 3s"))
+            })?,
+        };
+        let path = |field, said: &Option<String>, ours: String| match said {
+            Some(path) if path.starts_with('/') => Ok(Some(path.clone())),
+            Some(path) => Err(ScenarioError::new(field, path, "it begins with /")),
+            None => Ok(is_ours.then_some(ours)),
+        };
+        let ms = long.as_millis();
+        Ok(Self {
+            target,
+            is_ours,
+            status: options.expect_status.unwrap_or(200),
+            body: match (&options.expect_body, is_ours) {
+                (Some(text), _) => ExpectedBody::Text(text.clone()),
+                (None, true) => ExpectedBody::Text("hello world".to_owned()),
+                (None, false) => ExpectedBody::Any,
+            },
+            headers: headers(&options.header)?,
+            long,
+            slow_path: path("--slow-path", &options.slow_path, format!("/?delay={ms}ms"))?,
+            upload_path: path("--upload-path", &options.upload_path, "/upload".to_owned())?,
+            stream_path: path(
+                "--stream-path",
+                &options.stream_path,
+                format!("/stream?bytes={LONG_BYTES}&over={ms}ms"),
+            )?,
+        })
+    }
+
+    fn plan(&self, kind: CohortKind, rate: f64, concurrency: usize) -> Result<CohortPlan, ScenarioError> {
+        let need = |field: &'static str, path: &Option<String>, what: &str| {
+            let missing =
+                || ScenarioError::new("--cohort", kind.name(), format!("your image needs {field}, {what}"));
+            joined(field, &self.target.url, path.as_deref().ok_or_else(missing)?)
+        };
+        // Only our own server is known to answer with a receipt or the pattern.
+        let ours = |body: ExpectedBody| if self.is_ours { body } else { ExpectedBody::Any };
+        let (url, body, payload) = match kind {
+            CohortKind::Fresh | CohortKind::Pooled | CohortKind::Strict | CohortKind::H2 => {
+                (self.target.url.clone(), self.body.clone(), Payload::None)
+            }
+            CohortKind::Slow => {
+                let url = need("--slow-path", &self.slow_path, "a path that answers slowly")?;
+                (url, self.body.clone(), Payload::None)
+            }
+            CohortKind::Upload => {
+                let url = need("--upload-path", &self.upload_path, "a path that takes a POST")?;
+                let receipt = ours(ExpectedBody::Text(upload_receipt(LONG_BYTES)));
+                (url, receipt, Payload::Body { bytes: LONG_BYTES, over: self.long })
+            }
+            CohortKind::Stream => {
+                let url = need("--stream-path", &self.stream_path, "a path whose answer takes long")?;
+                (url, ours(ExpectedBody::Pattern(LONG_BYTES)), Payload::None)
+            }
+        };
+        Ok(CohortPlan {
+            kind,
+            rate,
+            concurrency,
+            url,
+            headers: self.headers.clone(),
+            delay: if kind.is_long() { self.long } else { Duration::ZERO },
+            payload,
+            expectation: Expectation { status: self.status, body },
+        })
+    }
+}
+
+fn joined(field: &'static str, url: &str, path: &str) -> Result<String, ScenarioError> {
+    url::Url::parse(url)
+        .and_then(|base| base.join(path))
+        .map(|url| url.to_string())
+        .map_err(|error| ScenarioError::new(field, path, error))
+}
+
+/// What the transfer itself consists of; a request that says otherwise would be broken on purpose.
+const FRAMING: [HeaderName; 4] = [
+    http::header::CONNECTION,
+    http::header::CONTENT_LENGTH,
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+];
+
+fn headers(lines: &[String]) -> Result<HeaderMap, ScenarioError> {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let bad = |remedy: String| ScenarioError::new("--header", line, remedy);
+        let (name, value) = line.split_once(':').ok_or_else(|| bad("write 'Name: value'".to_owned()))?;
+        let name: HeaderName = name.trim().parse().map_err(|error| bad(format!("{error}")))?;
+        if FRAMING.contains(&name) {
+            return Err(bad("the harness sets this itself; leave it out".to_owned()));
+        }
+        let value = HeaderValue::from_str(value.trim()).map_err(|error| bad(format!("{error}")))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}

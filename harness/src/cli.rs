@@ -150,7 +150,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "KEY=VALUE", help_heading = "What is tested")]
     env: Vec<String>,
     /// What follows the image's entrypoint, quoted as in a shell [default: the image's own].
-    #[arg(long, value_name = "ARGUMENTS", help_heading = "What is tested")]
+    #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true, help_heading = "What is tested")]
     command: Option<String>,
     /// What the engine sends to stop a container, for example SIGQUIT [default: the image's own, else SIGTERM].
     #[arg(long, value_name = "SIGNAL", help_heading = "What is tested")]

@@ -13,6 +13,7 @@ mod artifacts;
 mod client;
 mod hitless;
 mod lab;
+mod own_image;
 mod replica;
 
 // What they claim.

@@ -1,0 +1,70 @@
+//! Images that are not ours: run as they are, with what can be said about any image, and held to their own account.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::artifacts;
+use crate::hitless::Hitless;
+use crate::lab::{self, Lab, Outcome};
+
+#[test]
+fn losses_of_a_saboteur_are_counted_as_it_counts_them_itself() -> Outcome {
+    lab::run(async |lab| {
+        let load = ["--rounds", "1", "--cohort", "fresh=400,strict=800", "--lead", "4s"];
+        let expected = ["--expect-body", "hello world", "--ready", r#"log:"saboteur":"listening""#];
+        let arguments = [&load[..], &expected].concat();
+        let ended =
+            Hitless::run_saboteur(lab, "drops-after-reading:every=2000", &arguments).await.end().await;
+        ended.assert_exit_code(1);
+        let account = account(lab, "server-a");
+        assert_eq!(account["lives"], 2, "{ended}");
+        assert!(account["sabotaged"] > 0, "{account:?}: {ended}");
+        let report = ended.report();
+        assert_eq!(report.failed_as(&["empty_reply"]), account["sabotaged"], "{account:?}: {ended}");
+        assert_eq!(report.total("ok"), account["answered"], "{account:?}: {ended}");
+    })
+}
+
+#[test]
+fn command_and_stop_signal_reach_the_container() -> Outcome {
+    lab::run(async |lab| {
+        let image = artifacts::server_image().await.reference();
+        let command = format!("--preset graceful --listen 127.0.0.1:{}", lab.port);
+        let subject =
+            ["--image", &image, "--replicas", "1", "--command", &command, "--stop-signal", "SIGINT"];
+        let load = ["--rounds", "1", "--cohort", "fresh=100", "--header", "Host: shop.test"];
+        let expected =
+            ["--expect-body", "hello world", "--budget", "wrong_body==0", "--budget", "timeout==0"];
+        let ended = Hitless::run(lab, &[&subject[..], &load, &expected].concat()).conclude().await;
+        ended.assert_exit_code(0);
+        let output = output(lab, "server-a");
+        let told: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let received: Vec<_> = told.iter().filter(|line| line["event"] == "signal_received").collect();
+        assert_eq!(received.len(), 2, "one end for each of two lives: {output}");
+        for line in received {
+            assert_eq!(line["signal"], "SIGINT", "{line}");
+        }
+    })
+}
+
+/// What a saboteur says that it did, added up over its lives.
+fn account(lab: &Lab, replica: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for line in output(lab, replica).lines() {
+        let Ok(Value::Object(account)) = serde_json::from_str(line) else { continue };
+        if account["saboteur"] == "account" {
+            *sums.entry("lives".to_owned()).or_default() += 1;
+            for (name, count) in account {
+                *sums.entry(name).or_default() += count.as_u64().unwrap_or(0);
+            }
+        }
+    }
+    sums
+}
+
+/// What a replica wrote, over all its lives.
+fn output(lab: &Lab, replica: &str) -> String {
+    let path = lab.directory().join("report/output").join(format!("{replica}.log"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

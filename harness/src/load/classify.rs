@@ -202,6 +202,7 @@ mod tests {
         let client = reqwest::Client::builder()
             .no_proxy()
             .pool_max_idle_per_host(0)
+            .connect_timeout(Duration::from_millis(400))
             .timeout(Duration::from_millis(500))
             .build()
             .unwrap();
@@ -324,8 +325,31 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn address_that_this_machine_does_not_have_is_the_harness_own_shortage() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        // An address of the documentation's network (RFC 5737): bind(2) answers EADDRNOTAVAIL, as it does without ports.
+        let nowhere: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+        let client = reqwest::Client::builder().no_proxy().local_address(nowhere).build().unwrap();
+        let failure = classify(&client.get(&url).send().await.unwrap_err(), Stage::Head);
+        assert_eq!(failure.class, FailureClass::HarnessResource, "{}", failure.detail);
+    }
+
+    #[tokio::test]
+    async fn accept_queue_that_is_full_and_stays_so_is_a_connect_timeout() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // A backlog of 0 holds one finished handshake (sk_acceptq_is_full in the kernel's sock.h); nobody accepts.
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waiting = TcpStream::connect(address).await.unwrap();
+        let failure = ask(&format!("http://{address}/")).await;
+        assert_eq!(failure.class, FailureClass::ConnectTimeout, "{}", failure.detail);
+    }
+
     #[test]
-    fn full_accept_queue_is_a_connect_timeout() {
+    fn timeout_while_connecting_is_a_connect_timeout() {
         let signs = Signs { is_connect: true, is_timeout: true, ..Signs::default() };
         assert_eq!(from_signs(&signs, Stage::Head), FailureClass::ConnectTimeout);
     }

@@ -68,9 +68,14 @@ pub(crate) struct CurlEnd {
 impl Curl {
     /// Starts one; nothing is known of it yet.
     pub(crate) fn start(lab: &Lab, target: &str) -> Self {
+        Self::at(lab.port, target)
+    }
+
+    /// The same, where the lab is out of reach.
+    pub(crate) fn at(port: u16, target: &str) -> Self {
         let mut process = Command::new("curl")
             .args(["--silent", "--show-error", "--verbose", "--noproxy", "*", "--max-time", "30"])
-            .arg(format!("http://127.0.0.1:{}{target}", lab.port))
+            .arg(format!("http://127.0.0.1:{port}{target}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

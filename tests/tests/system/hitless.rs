@@ -271,10 +271,40 @@ impl Report {
         self.0["restarts"].as_array().unwrap()
     }
 
+    /// Whether this moment, in milliseconds since 1970, falls into a restart, or within `slack` of one.
+    pub(crate) fn is_in_a_restart(&self, unix_ms: f64, slack: f64) -> bool {
+        let t = unix_ms - self.began();
+        self.restarts().iter().any(|restart| {
+            let from = number(&restart["t"]);
+            from - slack <= t && t <= from + number(&restart["duration_ms"]) + slack
+        })
+    }
+
+    /// Whether requests were sent at this moment, in milliseconds since 1970, and for `slack` before and after it.
+    pub(crate) fn is_under_load(&self, unix_ms: f64, slack: f64) -> bool {
+        let timeline = &self.0["timeline"];
+        let (from, t) = (number(&timeline["began_ms"]), unix_ms - self.began());
+        from + slack <= t && t <= from + number(&self.0["run"]["load_ms"]) - slack
+    }
+
+    /// Whether this moment, in milliseconds since 1970, is under load and no restart is within `slack` of it.
+    pub(crate) fn is_steady(&self, unix_ms: f64, slack: f64) -> bool {
+        self.is_under_load(unix_ms, slack) && !self.is_in_a_restart(unix_ms, slack)
+    }
+
+    /// When the run began, in milliseconds since 1970.
+    fn began(&self) -> f64 {
+        number(&self.0["run"]["started_unix_ms"])
+    }
+
     /// The failures that are told one by one.
     pub(crate) fn failures(&self) -> &[Value] {
         self.0["failures"].as_array().unwrap()
     }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
 }
 
 /// A class that does not occur may be left out.

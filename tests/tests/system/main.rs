@@ -26,3 +26,4 @@ mod presets;
 mod saboteurs;
 mod server;
 mod story;
+mod witness;

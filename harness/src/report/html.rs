@@ -36,15 +36,18 @@ struct Limits {
     failures: usize,
     detail: usize,
     events: usize,
+    /// Restarts that can be zoomed to, and changes of the replicas' states that are told where the pointer is.
+    zooms: usize,
+    states: usize,
 }
 
 impl Limits {
     /// From the most to the least; the first with which the page is small enough is taken.
     const STEPS: [Self; 4] = [
-        Self { restarts: 1_000, failures: 300, detail: 600, events: 6_000 },
-        Self { restarts: 1_000, failures: 100, detail: 200, events: 2_000 },
-        Self { restarts: 300, failures: 50, detail: 100, events: 500 },
-        Self { restarts: 50, failures: 10, detail: 80, events: 0 },
+        Self { restarts: 1_000, failures: 300, detail: 600, events: 6_000, zooms: 5_000, states: 20_000 },
+        Self { restarts: 1_000, failures: 100, detail: 200, events: 2_000, zooms: 5_000, states: 20_000 },
+        Self { restarts: 300, failures: 50, detail: 100, events: 500, zooms: 2_000, states: 5_000 },
+        Self { restarts: 50, failures: 10, detail: 80, events: 0, zooms: 500, states: 0 },
     ];
 }
 
@@ -92,7 +95,7 @@ fn render_within(report: &Report, limits: Limits) -> Markup {
                 footer {
                     p { "Every number here is in report.json, every event in events.jsonl, beside this page." }
                 }
-                script type="application/json" id="data" { (PreEscaped(data::data(report, axis, limits.events))) }
+                script type="application/json" id="data" { (PreEscaped(data::data(report, axis, limits))) }
                 script { (PreEscaped(SCRIPT)) }
             }
         }

@@ -1,5 +1,11 @@
 //! What is written of a run, from its events.jsonl through the binary to each file, and that nothing that a server says
 //! can change what a reader, a browser or a parser makes of it.
 
+mod hostile;
+mod junit;
+mod metrics;
+mod page;
 mod runs;
 mod schema;
+mod size;
+mod terminal;

@@ -60,6 +60,25 @@ pub(super) fn round_up(value: f64) -> f64 {
     steps.into_iter().find(|step| *step >= value * (1.0 - 1e-9)).unwrap_or(steps[3])
 }
 
+/// More stretches than this are drawn together with the next one if they lie closer than a pixel of a wide page.
+const MOST_STRETCHES: usize = 1_200;
+
+/// Stretches in the order of time, those that could not be told apart joined if there are very many.
+pub(super) fn joined(stretches: Vec<(f64, f64)>, axis: Axis) -> Vec<(f64, f64)> {
+    if stretches.len() <= MOST_STRETCHES {
+        return stretches;
+    }
+    let pixel = axis.width() / MOST_STRETCHES as f64;
+    let mut joined: Vec<(f64, f64)> = Vec::with_capacity(MOST_STRETCHES);
+    for (from, to) in stretches {
+        match joined.last_mut() {
+            Some(last) if from < last.1 + pixel => last.1 = to.max(last.1),
+            _ => joined.push((from, to)),
+        }
+    }
+    joined
+}
+
 /// The `d` of an SVG path. Coordinates are rounded to a tenth.
 #[derive(Debug, Default)]
 pub(super) struct Path(String);
@@ -124,6 +143,17 @@ mod tests {
         );
         let axis = Axis { from: 185.0, to: 13_185.0 };
         assert_eq!(axis.ticks(8.0), [2_000.0, 4_000.0, 6_000.0, 8_000.0, 10_000.0, 12_000.0]);
+    }
+
+    #[test]
+    fn stretches_are_joined_only_where_there_are_too_many_to_see() {
+        let axis = Axis { from: 0.0, to: 1e6 };
+        let every =
+            |ms: f64, count: usize| (0..count).map(|at| (ms * at as f64, ms * at as f64 + 1.0)).collect();
+        assert_eq!(joined(every(10.0, 1_000), axis).len(), 1_000);
+        assert_eq!(joined(every(10.0, 2_000), axis), [(0.0, 19_991.0)]);
+        assert!(joined(every(100.0, 10_000), axis).len() <= MOST_STRETCHES);
+        assert_eq!(joined(every(900.0, 1_201), axis).len(), 1_201, "they lie further apart than a pixel");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use crate::failure::FailureClass;
-use crate::report::html::axis::{Axis, Path, round_up};
+use crate::report::html::axis::{Axis, Path, joined, round_up};
 use crate::report::text::{count, rounded, short_ms};
 use crate::report::{BucketInfo, Report};
 
@@ -39,7 +39,7 @@ pub(super) fn failures(report: &Report, axis: Axis) -> Markup {
         @if report.totals.by_class.is_empty() { small { "none" } }
     };
     let body = html! {
-        (windows(report, axis, FAILURES))
+        (windows())
         @for (class, drawn) in &bars { (path(&format!("bar {}", class.name()), drawn)) }
     };
     let label = format!("failures over time: {} in all", count(report.totals.failed));
@@ -69,7 +69,7 @@ pub(super) fn rate(report: &Report, axis: Axis) -> Markup {
     let to_pixels = |rates: &[f64]| rates.iter().map(|rate| rate / top * RATE).collect::<Vec<f64>>();
     let (answered, failed) = (to_pixels(&answered), to_pixels(&failed));
     let body = html! {
-        (windows(report, axis, RATE))
+        (windows())
         (path("ok", &stacked(report, axis, RATE, &vec![0.0; answered.len()], &answered)))
         (path("failed", &stacked(report, axis, RATE, &answered, &failed)))
     };
@@ -122,7 +122,7 @@ pub(super) fn latencies(report: &Report, axis: Axis) -> Markup {
         grid.line_to(axis.width(), at);
     }
     let body = html! {
-        (windows(report, axis, LATENCY))
+        (windows())
         (path("grid", &grid))
         (path("spread", &between(report, axis, y)))
         (path("slowest", &slow))
@@ -178,7 +178,7 @@ pub(super) fn queue(report: &Report, axis: Axis) -> Markup {
     }
     let heights: Vec<f64> = depths.iter().map(|depth| depth / most * (QUEUE - 12.0)).collect();
     let body = html! {
-        (windows(report, axis, QUEUE))
+        (windows())
         (path("depth", &stacked(report, axis, QUEUE, &vec![0.0; heights.len()], &heights)))
     };
     html! {
@@ -208,15 +208,31 @@ pub(super) fn path(class: &str, path: &Path) -> Markup {
     html! { @if !path.is_empty() { path class=(class) d=(path.as_str()) {} } }
 }
 
+/// Higher than any row.
+const HIGHEST: f64 = 1_000.0;
+
 /// The restarts' windows behind everything else, those with failures in red.
-pub(super) fn windows(report: &Report, axis: Axis, height: f64) -> Markup {
-    let (mut clean, mut failing) = (Path::default(), Path::default());
-    for restart in &report.restarts {
-        let drawn = if restart.counts.failed > 0 { &mut failing } else { &mut clean };
-        let from = axis.x(restart.t);
-        drawn.rectangle(from, 0.0, axis.x(restart.t + restart.duration_ms) - from, height);
+pub(super) fn windows() -> Markup {
+    html! { use href="#windows" {} }
+}
+
+/// What every row's [`windows`] shows: a long run has thousands of them, and they are in the page once.
+pub(super) fn windows_once(report: &Report, axis: Axis) -> Markup {
+    let drawn = |is_failing: bool| {
+        let of_kind = report.restarts.iter().filter(|restart| (restart.counts.failed > 0) == is_failing);
+        let stretches =
+            of_kind.map(|restart| (axis.x(restart.t), axis.x(restart.t + restart.duration_ms))).collect();
+        let mut drawn = Path::default();
+        for (from, to) in joined(stretches, axis) {
+            drawn.rectangle(from, 0.0, to - from, HIGHEST);
+        }
+        drawn
+    };
+    html! {
+        svg.shared width="0" height="0" aria-hidden="true" {
+            defs { g id="windows" { (path("window", &drawn(false))) (path("window failing", &drawn(true))) } }
+        }
     }
-    html! { (path("window", &clean)) (path("window failing", &failing)) }
 }
 
 /// A stepped area for every stretch in which `heights` is not zero, standing on `below`, which stands on `bottom`.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::failure::FailureClass;
 use crate::lives::LifeState;
 use crate::recording::{LifecycleKind, Source};
+use crate::report::html::Limits;
 use crate::report::html::axis::Axis;
 use crate::report::text::clipped;
 use crate::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
@@ -26,6 +27,7 @@ struct Data {
     classes: Vec<&'static str>,
     lives: Vec<Life>,
     restarts: Vec<Restart>,
+    restarts_cut: usize,
     events: Vec<Event>,
     failures: Vec<Failure>,
     failures_cut: u64,
@@ -52,8 +54,11 @@ struct Event(f64, usize, LifecycleKind, Source);
 struct Failure(f64, usize);
 
 /// The page's data: JSON that can stand inside a script element, since nothing in it can end the element.
-pub(super) fn data(report: &Report, axis: Axis, most_events: usize) -> String {
+pub(super) fn data(report: &Report, axis: Axis, limits: Limits) -> String {
     let mut names = Names::default();
+    let states: usize = report.lives.iter().map(|life| life.states.len()).sum();
+    // Part of a life would be taken for the whole.
+    let lives = report.lives.iter().filter(|_| states <= limits.states);
     let data = Data {
         from: axis.from,
         to: axis.to,
@@ -61,16 +66,15 @@ pub(super) fn data(report: &Report, axis: Axis, most_events: usize) -> String {
         width: report.timeline.width_ms,
         buckets: report.timeline.buckets.iter().map(|bucket| names.bucket(bucket)).collect(),
         classes: FailureClass::ALL.map(FailureClass::label).to_vec(),
-        lives: report
-            .lives
-            .iter()
+        restarts_cut: report.restarts.len().saturating_sub(limits.zooms),
+        lives: lives
             .map(|life| {
                 let states = life.states.iter().map(|span| (tenths(span.t), span.state));
                 Life(names.position(&life.replica), states.collect())
             })
             .collect(),
-        restarts: report.restarts.iter().map(|restart| names.restart(restart)).collect(),
-        events: worth_showing(report, most_events).map(|event| names.event(event)).collect(),
+        restarts: report.restarts.iter().take(limits.zooms).map(|restart| names.restart(restart)).collect(),
+        events: worth_showing(report, limits.events).map(|event| names.event(event)).collect(),
         failures: report.failures.iter().map(failure).collect(),
         failures_cut: report.failures_cut,
         replicas: names.in_order,

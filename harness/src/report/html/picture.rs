@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use crate::lives::LifeState;
-use crate::report::html::axis::{Axis, Path};
-use crate::report::html::charts::{failures, latencies, path, queue, rate, stacked, svg, windows};
+use crate::report::html::axis::{Axis, Path, joined};
+use crate::report::html::charts::{
+    failures, latencies, path, queue, rate, stacked, svg, windows, windows_once,
+};
 use crate::report::html::lanes::{Lane, lanes, stretches};
 use crate::report::text::{clipped, count};
 use crate::report::{Report, RestartInfo};
@@ -35,6 +37,7 @@ pub(super) fn picture(report: &Report, axis: Axis) -> Markup {
                 }
                 output id="shown" {}
             }
+            (windows_once(report, axis))
             div.rows {
                 (row("restarts", "marks", &html! { (marks(report, axis)) }))
                 @for lane in lanes(report) { (lane_row(report, &lane, axis)) }
@@ -125,23 +128,28 @@ fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
     let bands = BAND * tracks as f64;
     let height = bands + STRIP + ANSWERS;
     let mut states: BTreeMap<LifeState, Path> = BTreeMap::new();
+    let mut stretches_of: BTreeMap<(LifeState, usize), Vec<(f64, f64)>> = BTreeMap::new();
     let mut dots = Path::default();
     for (position, life) in lane.lives.iter().enumerate() {
-        let top = BAND * (position % 2) as f64;
         for (state, from, to) in stretches(life, axis.to) {
             let is_outside = state == LifeState::Stopped
                 && (to >= axis.to && lane.is_succeeded(position) || from <= 0.0 && position > 0);
             if to <= axis.from || from >= axis.to || is_outside {
                 continue;
             }
-            let (inset, thickness) = shape(state);
-            let (left, right) = (axis.x(from), axis.x(to));
-            states.entry(state).or_default().rectangle(left, top + inset, right - left, thickness);
+            stretches_of.entry((state, position % 2)).or_default().push((axis.x(from), axis.x(to)));
         }
         for failure in &report.failures {
             if failure.replica.as_deref() == Some(&life.replica) {
                 dots.point(axis.x(failure.t), bands + STRIP / 2.0);
             }
+        }
+    }
+    for ((state, track), stretches) in stretches_of {
+        let (inset, thickness) = shape(state);
+        let drawn = states.entry(state).or_default();
+        for (from, to) in joined(stretches, axis) {
+            drawn.rectangle(from, BAND * track as f64 + inset, to - from, thickness);
         }
     }
     let label = format!("{}: what it did, and its answers over time", clipped(lane.name, NAME_LENGTH));
@@ -150,7 +158,7 @@ fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
         @if lane.lives.len() > 1 { small { "and " (lane.lives.len() - 1) " after it" } }
     };
     let body = html! {
-        (windows(report, axis, height))
+        (windows())
         (answers(report, lane, axis, bands + STRIP, height))
         @for (state, drawn) in &states { (path(&format!("state {}", state.name()), drawn)) }
         (path("dots", &dots))

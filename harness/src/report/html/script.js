@@ -77,7 +77,7 @@
         const margin = Math.max(duration * 0.15, 50);
         show(from - margin, from + duration + margin);
         shown.textContent =
-          `restart ${chosen + 1} of ${data.restarts.length}: ${data.replicas[replica]}, round ${round}, ` +
+          `restart ${chosen + 1} of ${data.restarts.length + data.restarts_cut}: ${data.replicas[replica]}, round ${round}, ` +
           `${failed} of ${requests} requests failed`;
       }
       explain();

@@ -1,0 +1,59 @@
+//! What is printed: at most 80 columns, and plain unless a person looks at it.
+
+use crate::runs::{self, Run};
+
+#[test]
+fn nothing_printed_is_wider_than_eighty_columns() {
+    for run in [Run::clean(), Run::failing(), Run { is_replacing: true, ..Run::failing() }] {
+        let directory = run.written();
+        let text = String::from_utf8(runs::rendered(directory.path()).stdout).expect("UTF-8");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{} columns: {line:?}", line.chars().count());
+        }
+    }
+}
+
+#[test]
+fn pipe_gets_no_colours() {
+    let directory = Run::failing().written();
+    let text = String::from_utf8(runs::rendered(directory.path()).stdout).expect("UTF-8");
+    assert!(text.contains("FAIL") && !text.contains('\x1b'), "{text}");
+}
+
+/// `script` of util-linux runs a command on a terminal of its own.
+#[test]
+fn terminal_gets_colours_unless_they_are_unwanted() {
+    let directory = Run::failing().written();
+    let on_a_terminal = |no_color: Option<&str>| {
+        let command = format!("{} report {}", env!("CARGO_BIN_EXE_hitless"), directory.path().display());
+        let mut script = std::process::Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]).env_remove("NO_COLOR");
+        script
+            .env_remove("GITHUB_ACTIONS")
+            .env_remove("GITHUB_STEP_SUMMARY")
+            .stdin(std::process::Stdio::null());
+        script.envs(no_color.map(|value| ("NO_COLOR", value)));
+        let output = script.output().expect("script of util-linux can be started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let coloured = on_a_terminal(None);
+    assert!(coloured.contains("\x1b[1;31mFAIL\x1b[0m"), "{coloured:?}");
+    let plain = on_a_terminal(Some("1"));
+    assert!(plain.contains("FAIL") && !plain.contains('\x1b'), "{plain:?}");
+    assert!(on_a_terminal(Some("")).contains('\x1b'), "an empty NO_COLOR says nothing (no-color.org)");
+}
+
+#[test]
+fn run_that_was_killed_is_told_as_cut_off() {
+    let directory = Run::failing().written();
+    let events = runs::text(directory.path(), "events.jsonl");
+    let torn = events.len() * 2 / 3;
+    assert_ne!(events.as_bytes()[torn - 1], b'\n', "the last line is torn");
+    std::fs::write(directory.path().join("events.jsonl"), &events[..torn]).expect("room for the events");
+    let output = runs::rendered(directory.path());
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(told.contains("the run was killed"), "{told}");
+    for file in ["report.html", "summary.md", "junit.xml", "report.json"] {
+        assert!(runs::text(directory.path(), file).contains("the run was killed"), "{file} does not say it");
+    }
+}

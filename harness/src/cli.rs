@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use hitless::compare::DEFAULT_TOLERANCE;
 use hitless::scenario::{Options, SERVER_IMAGE};
 
 const EXIT_CODES: &str = "\
@@ -17,6 +18,17 @@ Exit codes:
   3  environment: no container engine, port taken, image missing, ...
   4  inconclusive: the budgets hold, but the run could not have seen a failure
      (interrupted, too little load, a late generator, out of ports or descriptors)";
+
+const COMPARE_EXIT_CODES: &str = "\
+A base without failures makes any failure of the new run a regression, unless the new run's own budgets allow it.
+Otherwise failures have to be more by the tolerance and than chance explains, and times longer by the tolerance, by
+50 ms (p99) or 500 ms (phases), and in most restarts. Four restarts in each run are the least for times.
+
+Exit codes:
+  0  no regression
+  1  a regression
+  2  usage error, or a file that is no report
+  4  inconclusive: nothing is worse, but one of the runs could not have shown it";
 
 /// Rolls containers under HTTP load and says which requests were lost, when, and why.
 #[derive(Debug, Parser)]
@@ -48,6 +60,22 @@ pub(crate) enum Command {
     Report {
         /// The directory of the run, or one of these files.
         path: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Hold one run against another: exit code 1 if the new one is worse, beyond noise.
+    #[command(after_help = COMPARE_EXIT_CODES)]
+    Compare {
+        /// What to compare with: a report.json, or the directory of a run.
+        base: PathBuf,
+        /// The run in question.
+        new: PathBuf,
+        /// How many times as much counts as worse: failures per request, p99 in restarts, length of a phase.
+        #[arg(long, value_name = "RATIO", default_value_t = DEFAULT_TOLERANCE, value_parser = tolerance)]
+        tolerance: f64,
+        /// Print Markdown, for a comment on a change.
+        #[arg(long, conflicts_with_all = ["format", "quiet"], help_heading = "Output")]
+        markdown: bool,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -88,6 +116,14 @@ pub(crate) enum Command {
     },
     /// Print the manual page, in roff.
     Man,
+}
+
+/// A ratio that can be a tolerance.
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if ratio.is_finite() && ratio >= 1.0 => Ok(ratio),
+        _ => Err("a tolerance is a number from 1 on, for example 1.5".to_owned()),
+    }
 }
 
 /// The completions for `shell`.

@@ -31,6 +31,20 @@ pub fn upper_bound(failed: u64, requests: u64) -> Option<f64> {
     Some(high)
 }
 
+/// How likely it is that of `first + second` events at least `second` fall into the second of two lots, if each falls
+/// there with probability `share`, independently: the exact one-sided test of two Poisson rates (Przyborowski and
+/// Wilenski 1940), `share` being the second lot's part of all requests. 1 if there are no events.
+#[must_use]
+pub fn second_at_least(first: u64, second: u64, share: f64) -> f64 {
+    match (second, share) {
+        (0, _) => 1.0,
+        (_, share) if share <= 0.0 => 0.0,
+        (_, share) if share >= 1.0 => 1.0,
+        // At least `second` in the second lot means at most `first` in the first.
+        _ => ln_at_most(first, first + second, 1.0 - share).exp().min(1.0),
+    }
+}
+
 /// The logarithm of the probability of at most `failed` failures in `requests` requests, each failing with
 /// `probability`. Terms are added from the largest, the last, downwards until they no longer count.
 fn ln_at_most(failed: u64, requests: u64, probability: f64) -> f64 {
@@ -105,7 +119,34 @@ mod tests {
         assert!((per_million - 2.9957).abs() < 1e-3, "{per_million}");
     }
 
+    #[test]
+    fn two_rates_are_told_apart_by_as_much_as_chance_allows() {
+        let table = [
+            ((0, 10, 0.5), 0.5_f64.powi(10)),
+            ((0, 1, 0.5), 0.5),
+            ((1, 3, 0.5), 5.0 / 16.0),
+            ((3, 0, 0.5), 1.0),
+            ((0, 0, 0.5), 1.0),
+            ((0, 2, 0.25), 0.0625),
+        ];
+        for ((first, second, share), expected) in table {
+            let likely = second_at_least(first, second, share);
+            assert!(
+                (likely - expected).abs() < 1e-9,
+                "{first} {second} {share}: {likely} instead of {expected}"
+            );
+        }
+        assert!(second_at_least(0, 1, 0.0) < f64::EPSILON, "nothing can fall into an empty lot");
+    }
+
     proptest! {
+        #[test]
+        fn more_in_the_second_lot_is_never_more_likely(first in 0u64..500, second in 0u64..500, share in 0.01f64..0.99) {
+            let likely = second_at_least(first, second, share);
+            prop_assert!((0.0..=1.0).contains(&likely));
+            prop_assert!(second_at_least(first, second + 1, share) <= likely + 1e-9);
+        }
+
         #[test]
         fn bound_lies_above_the_rate_and_grows_with_failures(failed in 0u64..2_000, more in 1u64..1_000_000) {
             let requests = failed + more;

@@ -14,6 +14,7 @@
 pub mod budget;
 pub mod clean;
 pub mod clock;
+pub mod compare;
 pub mod confidence;
 pub mod doctor;
 pub mod environment;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Command, Format, OutputArgs, RunArgs};
 use hitless::clean::clean;
+use hitless::compare::{self, CompareError, Comparison};
 use hitless::doctor::{self, Finding};
 use hitless::image::{self, Artifact, Checkout, ImageError};
 use hitless::matrix;
@@ -42,12 +43,14 @@ enum MainError {
     Selftest(#[from] SelftestError),
     #[error(transparent)]
     Files(#[from] FilesError),
+    #[error(transparent)]
+    Compare(#[from] CompareError),
 }
 
 impl MainError {
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::ScenarioFile(..) | Self::Files(_) => 2,
+            Self::Usage(_) | Self::ScenarioFile(..) | Self::Files(_) | Self::Compare(_) => 2,
             Self::Run(_) | Self::Runtime(_) | Self::Image(_) | Self::Selftest(_) => 3,
         }
     }
@@ -98,6 +101,16 @@ async fn dispatch(command: Command) -> Result<u8, MainError> {
             files::write(&report, directory)?;
             tell(output, &report, &json::render(&report), || terminal::render(&report, style()));
             Ok(exit_code(report.verdict))
+        }
+        Command::Compare { base, new, tolerance, markdown, output } => {
+            let comparison = Comparison::of(&compare::read(&base)?, &compare::read(&new)?, tolerance);
+            match output.format {
+                _ if markdown => print(&compare::markdown::render(&comparison)),
+                Format::Json => print(&compare::json(&comparison)),
+                Format::Text if output.quiet => {}
+                Format::Text => print(&compare::terminal::render(&comparison, style())),
+            }
+            Ok(exit_code(comparison.outcome.verdict()))
         }
         Command::Doctor { port } => Ok(examine(port).await),
         Command::Selftest { url, report_dir } => {

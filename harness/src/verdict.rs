@@ -13,7 +13,7 @@ use crate::summary::Summary;
 /// A restart under fewer requests than this shows nothing.
 const LEAST_PER_RESTART: u64 = 5;
 /// A generator that is later than this at the 99th percentile does not keep its schedule.
-const LATEST_MS: f64 = 100.0;
+pub(crate) const LATEST_MS: f64 = 100.0;
 
 /// What a run says about its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

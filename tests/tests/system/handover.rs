@@ -1,7 +1,9 @@
 //! What `handover` promises: restarts and upgrades that no client notices, under every kind of connection.
 
+use crate::client;
 use crate::hitless::{Ended, Hitless};
 use crate::lab::{self, Outcome};
+use crate::replica::Replica;
 
 /// Every kind of request that is short, and some that are in flight over each restart.
 const LOAD: [&str; 6] = ["--rate", "150", "--slow-delay", "200ms", "--settle", "0ms"];
@@ -45,6 +47,25 @@ fn uploads_and_streams_under_way_arrive_whole() -> Outcome {
         let load = ["--cohort", "upload=10,stream=10", "--slow-delay", "1s", "--rounds", "2"];
         let ended = Hitless::run(lab, &load).conclude().await;
         assert_nothing_lost(&ended, 4);
+    })
+}
+
+#[test]
+fn another_user_gets_no_listener_and_the_replica_says_who_asked_and_serves_on() -> Outcome {
+    const OTHER_USER: &str = "4242";
+    lab::run(async |lab| {
+        let server = Replica::ready(lab, "handover", "a").await;
+        let intruder = Replica::ended_as(lab, OTHER_USER, "handover", "b").await;
+        assert_eq!(intruder.exit_code().await, 1, "{}", intruder.stderr().await);
+        server.wait_for_event("handover_refused").await;
+        let answer = client::ask(lab, "/").await.unwrap();
+        assert!(answer.ends_with("hello world"), "{answer}");
+        let log = server.log().await;
+        let refused: Vec<_> = log.iter().filter(|line| line["event"] == "handover_refused").collect();
+        for line in refused {
+            assert!(line["reason"].as_str().is_some_and(|reason| reason.contains(OTHER_USER)), "{line}");
+        }
+        assert!(log.iter().all(|line| line["event"] != "listener_returned"), "{log:?}");
     })
 }
 

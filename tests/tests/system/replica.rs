@@ -36,6 +36,12 @@ impl<'a> Replica<'a> {
         Self::start(lab, exited, server(lab, preset, name, env).await).await
     }
 
+    /// The same as another user, which a container decides for itself.
+    pub(crate) async fn ended_as(lab: &'a Lab, user: &str, preset: &str, name: &str) -> Self {
+        let exited = WaitFor::exit(testcontainers::core::wait::ExitWaitStrategy::new());
+        Self::start(lab, exited, server(lab, preset, name, &[]).await.with_user(user)).await
+    }
+
     /// A saboteur that said that it did this.
     pub(crate) async fn saboteur(lab: &'a Lab, sabotage: &str, deed: &str) -> Self {
         let request = base(lab, saboteur_image().await)

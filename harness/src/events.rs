@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, milliseconds};
 use crate::load::{CohortTotals, Observation};
 use crate::phase::Phase;
 use crate::recorder::RestartStep;
@@ -142,6 +142,10 @@ impl EventLog {
         if self.out.is_some() {
             self.pending.queue(depth, timeline.stretch_of(at));
         }
+    }
+
+    pub(crate) fn stalled(&mut self, from: Moment, to: Moment) {
+        self.write(from, Event::Stalled { for_ms: milliseconds(to.since(from)) });
     }
 
     pub(crate) fn load_ended(&mut self, at: Moment, totals: &[CohortTotals], recording: &Recording) {

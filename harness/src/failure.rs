@@ -27,7 +27,7 @@ pub enum FailureClass {
     HttpError,
     /// The answer's body was not the expected one.
     WrongBody,
-    /// The harness itself ran out of ports, descriptors or memory: never the server's fault.
+    /// The harness itself was short of ports, descriptors, memory or CPU: never the server's fault.
     HarnessResource,
     /// None of the above; always shown with its text.
     Other,
@@ -108,6 +108,12 @@ impl FailureClass {
         !matches!(self, Self::HarnessResource)
     }
 
+    /// Whether it is nothing but silence, which the harness's own stalls may have caused as well.
+    #[must_use]
+    pub const fn is_silence(self) -> bool {
+        matches!(self, Self::ConnectTimeout | Self::Timeout)
+    }
+
     /// One sentence for people.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
@@ -121,7 +127,7 @@ impl FailureClass {
             Self::Timeout => "no answer in time",
             Self::HttpError => "an unexpected status",
             Self::WrongBody => "an unexpected body",
-            Self::HarnessResource => "the harness ran out of ports, descriptors or memory",
+            Self::HarnessResource => "the harness was short of ports, descriptors, memory or CPU",
             Self::Other => "something else",
         }
     }

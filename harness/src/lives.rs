@@ -75,6 +75,16 @@ pub struct Life {
     pub states: Vec<StateSpan>,
 }
 
+impl Life {
+    /// Whether the replica was ready at some moment from `from` to `to`, in milliseconds of the run.
+    #[must_use]
+    pub fn is_ready_within(&self, from: f64, to: f64) -> bool {
+        let ends = self.states.iter().skip(1).map(|next| next.t).chain([f64::INFINITY]);
+        let mut spans = self.states.iter().zip(ends);
+        spans.any(|(span, end)| span.state == LifeState::Ready && span.t <= to && end >= from)
+    }
+}
+
 /// From when on a replica was in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StateSpan {

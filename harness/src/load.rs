@@ -7,15 +7,17 @@ pub mod classify;
 mod client;
 pub mod cohort;
 pub mod content;
+mod pulse;
 pub mod schedule;
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Moment;
 use crate::failure::Failure;
@@ -34,7 +36,8 @@ pub struct Observation {
     pub number: u64,
     /// When it should have started: latency counts from here.
     pub scheduled: Moment,
-    /// When the generator got round to it. Later than scheduled means that the harness was short of CPU.
+    /// When the generator got round to it, or would have if the cohort's concurrency had not been used up. Later than
+    /// scheduled means that the harness was short of CPU.
     pub dispatched: Moment,
     /// When it was sent: later than dispatched if the cohort's concurrency was used up.
     pub started: Moment,
@@ -99,16 +102,19 @@ impl From<PoolError> for LoadError {
 /// Load that runs until it is told to stop. Dropping it aborts what is in flight.
 #[derive(Debug)]
 pub struct Load {
-    streams: Vec<Stream>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    streams: Vec<Arc<Stream>>,
+    tasks: JoinSet<()>,
+    /// Ends with the load.
+    _pulse: AbortOnDropHandle<()>,
+    stop: Arc<Stop>,
 }
 
-#[derive(Debug)]
-struct Stream {
-    sent: Arc<AtomicU64>,
-    client: Arc<Client>,
+/// The word that nothing new is to be sent: a flag for senders that are busy, which costs them no lock, and a token that
+/// wakes those that wait for their turn.
+#[derive(Debug, Default)]
+struct Stop {
+    is_said: AtomicBool,
+    wake: CancellationToken,
 }
 
 impl Load {
@@ -121,37 +127,44 @@ impl Load {
         request_timeout: Duration,
         recorder: &Recorder,
     ) -> Result<Self, LoadError> {
-        let (tracker, stop, abort) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let (mut tasks, stop) = (JoinSet::new(), Arc::<Stop>::default());
         let mut streams = Vec::with_capacity(plans.len());
+        let (origin, began) = (tokio::time::Instant::now(), Moment::now());
         for (position, plan) in plans.iter().enumerate() {
-            let stream = Stream {
-                sent: Arc::new(AtomicU64::new(0)),
-                client: Arc::new(Client::build(plan, request_timeout)?),
-            };
-            let driver = Driver {
+            let stream = Arc::new(Stream {
                 cohort: position,
                 schedule: Schedule::new(plan.rate, position, plans.len()),
-                permits: Arc::new(Semaphore::new(plan.concurrency)),
-                sent: Arc::clone(&stream.sent),
-                client: Arc::clone(&stream.client),
+                origin,
+                began,
+                next: AtomicU64::new(0),
+                sent: AtomicU64::new(0),
+                client: Client::build(plan, request_timeout)?,
                 recorder: recorder.clone(),
-                tracker: tracker.clone(),
-                stop: stop.clone(),
-                abort: abort.clone(),
-            };
-            tracker.spawn(driver.run());
+                stop: Arc::clone(&stop),
+            });
+            for _ in 0..plan.concurrency {
+                tasks.spawn(Arc::clone(&stream).send_until_stopped());
+            }
             streams.push(stream);
         }
-        tracker.close();
-        Ok(Self { streams, tracker, stop, abort })
+        let pulse = AbortOnDropHandle::new(tokio::spawn(pulse::beat(recorder.clone())));
+        Ok(Self { streams, tasks, _pulse: pulse, stop })
     }
 
     /// Starts nothing new, waits at most `patience` for what is in flight, aborts the rest, and says what was begun.
-    pub async fn finish(self, patience: Duration) -> Vec<CohortTotals> {
-        self.stop.cancel();
-        if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
-            self.abort.cancel();
-            self.tracker.wait().await;
+    ///
+    /// # Panics
+    /// A panic of a sender is passed on.
+    pub async fn finish(mut self, patience: Duration) -> Vec<CohortTotals> {
+        self.stop.is_said.store(true, Ordering::Relaxed);
+        self.stop.wake.cancel();
+        let all_ended = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                pass_on_panic(ended);
+            }
+        };
+        if tokio::time::timeout(patience, all_ended).await.is_err() {
+            self.tasks.shutdown().await;
         }
         self.streams
             .iter()
@@ -163,64 +176,61 @@ impl Load {
     }
 }
 
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.stop.cancel();
-        self.abort.cancel();
+fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        resume_unwind(panic);
     }
 }
 
-/// One cohort's generator: sends a request at each moment of its schedule, whatever became of the ones before.
-struct Driver {
+/// One cohort's generator. As many senders as it may have requests in flight take the requests of its schedule in turn:
+/// each takes the next one, waits until it is due, whatever became of the ones before, and sees it through. A request that
+/// nobody takes in time, because every sender has one in flight, starts late and says so.
+#[derive(Debug)]
+struct Stream {
     cohort: usize,
     schedule: Schedule,
-    permits: Arc<Semaphore>,
-    sent: Arc<AtomicU64>,
-    client: Arc<Client>,
+    origin: tokio::time::Instant,
+    began: Moment,
+    next: AtomicU64,
+    sent: AtomicU64,
+    client: Client,
     recorder: Recorder,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    abort: CancellationToken,
+    stop: Arc<Stop>,
 }
 
-impl Driver {
-    async fn run(self) {
-        let (origin, began) = (tokio::time::Instant::now(), Moment::now());
-        for number in 0.. {
+impl Stream {
+    async fn send_until_stopped(self: Arc<Self>) {
+        loop {
+            self.recorder.wait_until_it_keeps_up().await;
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
             let due = self.schedule.due(number);
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep_until(origin + due) => {}
-            }
-            let (scheduled, dispatched) = (began.plus(due), Moment::now());
-            let permit = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                permit = Arc::clone(&self.permits).acquire_owned() => permit,
-            };
-            self.sent.fetch_add(1, Ordering::Relaxed);
-            let (cohort, client, recorder) = (self.cohort, Arc::clone(&self.client), self.recorder.clone());
-            let abort = self.abort.clone();
-            self.tracker.spawn(async move {
-                let started = Moment::now();
-                let answer = tokio::select! {
+            let scheduled = self.began.plus(due);
+            let is_free_in_time = Moment::now() < scheduled;
+            if is_free_in_time {
+                tokio::select! {
                     biased;
-                    () = abort.cancelled() => return,
-                    answer = client.request() => answer,
-                };
-                drop(permit);
-                recorder.observe(Observation {
-                    cohort,
-                    number,
-                    scheduled,
-                    dispatched,
-                    started,
-                    finished: Moment::now(),
-                    outcome: answer.outcome,
-                    replica: answer.replica,
-                    connection: answer.connection,
-                });
+                    () = self.stop.wake.cancelled() => return,
+                    () = tokio::time::sleep_until(self.origin + due) => {}
+                }
+            } else if self.stop.is_said.load(Ordering::Relaxed) {
+                return;
+            }
+            let started = Moment::now();
+            let dispatched = if is_free_in_time { started } else { scheduled };
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            let answer = self.client.request().await;
+            self.recorder.observe(Observation {
+                cohort: self.cohort,
+                number,
+                scheduled,
+                dispatched,
+                started,
+                finished: Moment::now(),
+                outcome: answer.outcome,
+                replica: answer.replica,
+                connection: answer.connection,
             });
         }
     }

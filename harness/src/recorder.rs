@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -21,11 +22,19 @@ use crate::load::{CohortTotals, ConnectionUse, Observation, Outcome};
 use crate::phase::{Phase, Phases};
 use crate::recording::{
     CohortRecord, CutShort, FailureRecord, LifecycleEvent, LifecycleKind, Nearest, Recording, RestartRecord,
-    Source, Tally, Timeline, record_us,
+    Source, Stalls, Tally, Timeline, record_us,
 };
 
 /// How long an observation waits for the events that explain it.
 const HOLD: Duration = Duration::from_millis(1500);
+/// How long the recorder rests after it has taken what was there. A thread that sleeps costs every request a system call
+/// to wake it; one that comes back a thousand times a second costs none.
+const REST: Duration = Duration::from_millis(1);
+/// How many records are taken at once.
+const BATCH: usize = 4096;
+/// So many observations may be on their way to the recorder. With more, nothing new is sent until it has caught up: the
+/// requests are late, which the verdict knows, and the memory is bounded.
+const MOST_ON_THE_WAY: usize = 100_000;
 /// How many failures a recording keeps with all they say; the rest is counted.
 pub(crate) const KEPT_FAILURES: usize = 1000;
 /// How far back the nearest lifecycle event is looked for.
@@ -75,6 +84,7 @@ enum Record {
     Restart { id: RestartId, at: Moment, step: RestartStep },
     Phase { id: RestartId, at: Moment, phase: Phase },
     Queue { at: Moment, depth: u64 },
+    Stall { from: Moment, to: Moment },
     LoadBegan(Moment),
     LoadEnded { at: Moment, totals: Vec<CohortTotals>, kernel: BTreeMap<String, u64> },
     Close { cut_short: Option<CutShort>, reply: oneshot::Sender<Recording> },
@@ -113,6 +123,8 @@ pub struct Recorder {
     records: mpsc::UnboundedSender<Record>,
     live: watch::Receiver<Live>,
     began: Moment,
+    /// Observations that were sent and not yet taken.
+    on_the_way: Arc<AtomicUsize>,
 }
 
 impl Recorder {
@@ -125,12 +137,14 @@ impl Recorder {
         let (records, inbox) = mpsc::unbounded_channel();
         let (publish, live) = watch::channel(Live::default());
         let began = log.began();
-        let scribe = Scribe::new(began, cohorts, log, publish);
+        let on_the_way = Arc::<AtomicUsize>::default();
+        let scribe =
+            Scribe { on_the_way: Arc::clone(&on_the_way), ..Scribe::new(began, cohorts, log, publish) };
         std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || scribe.run(inbox))
             .expect("the operating system gives one more thread");
-        Self { records, live, began }
+        Self { records, live, began, on_the_way }
     }
 
     /// The run's zero.
@@ -141,7 +155,15 @@ impl Recorder {
 
     /// Records the end of a request.
     pub fn observe(&self, observation: Observation) {
+        self.on_the_way.fetch_add(1, Ordering::Relaxed);
         self.send(Record::Observation(observation));
+    }
+
+    /// Waits while more observations are on their way than the recorder should have to keep.
+    pub async fn wait_until_it_keeps_up(&self) {
+        while self.on_the_way.load(Ordering::Relaxed) > MOST_ON_THE_WAY && !self.records.is_closed() {
+            tokio::time::sleep(REST).await;
+        }
     }
 
     /// Records something in a replica's life.
@@ -181,6 +203,11 @@ impl Recorder {
     /// Records how many connections wait to be accepted.
     pub fn queue(&self, at: Moment, depth: u64) {
         self.send(Record::Queue { at, depth });
+    }
+
+    /// Records that the harness did not get to run although it had something to do.
+    pub(crate) fn stalled(&self, from: Moment, to: Moment) {
+        self.send(Record::Stall { from, to });
     }
 
     /// Records that nothing more is sent, what was begun, and how much the kernel's counters grew.
@@ -226,6 +253,7 @@ struct Scribe {
     log: EventLog,
     live: Live,
     publish: watch::Sender<Live>,
+    on_the_way: Arc<AtomicUsize>,
 }
 
 impl Scribe {
@@ -241,13 +269,21 @@ impl Scribe {
         });
         let recording = Recording { cohorts: cohort_records.collect(), ..Recording::new(began) };
         let kinds = cohorts.iter().map(|plan| plan.kind).collect();
-        Self { recording, kinds, waiting: VecDeque::new(), log, live: Live::default(), publish }
+        Self {
+            recording,
+            kinds,
+            waiting: VecDeque::new(),
+            log,
+            live: Live::default(),
+            publish,
+            on_the_way: Arc::default(),
+        }
     }
 
     fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Record>) {
-        // One wake-up takes what is there: under load the thread works in batches.
-        let mut batch = Vec::with_capacity(256);
-        while inbox.blocking_recv_many(&mut batch, 256) > 0 {
+        let mut batch = Vec::with_capacity(BATCH);
+        while inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
+            let is_all = batch.len() < BATCH;
             for record in batch.drain(..) {
                 match record {
                     Record::Close { cut_short, reply } => {
@@ -260,6 +296,9 @@ impl Scribe {
             self.place_until(Moment::now().minus(HOLD));
             self.log.tick(&self.recording);
             self.publish.send_replace(self.live.clone());
+            if is_all {
+                std::thread::sleep(REST);
+            }
         }
     }
 
@@ -283,6 +322,10 @@ impl Scribe {
                 let bucket = self.recording.timeline.at(at);
                 bucket.queue = bucket.queue.max(Some(depth));
             }
+            Record::Stall { from, to } => {
+                self.log.stalled(from, to);
+                self.recording.stalls.add(from, to);
+            }
             Record::LoadEnded { at, totals, kernel } => {
                 self.recording.load_ended = Some(at);
                 self.recording.kernel = kernel;
@@ -296,6 +339,7 @@ impl Scribe {
     }
 
     fn observe(&mut self, observation: Observation) {
+        self.on_the_way.fetch_sub(1, Ordering::Relaxed);
         self.live.requests += 1;
         match &observation.outcome {
             Outcome::Answered => {
@@ -338,7 +382,8 @@ impl Scribe {
         }
     }
 
-    fn place(&mut self, observation: Observation) {
+    fn place(&mut self, mut observation: Observation) {
+        self.excuse(&mut observation);
         let happened = moment_of(&observation, &self.recording.phases);
         let (phase, restart) = self.recording.phases.at(happened);
         let latency = observation.finished.since(observation.scheduled);
@@ -346,7 +391,7 @@ impl Scribe {
         self.log.observe(&observation, phase, restart, &self.recording.timeline, is_long);
         let recording = &mut self.recording;
         let cohort = &mut recording.cohorts[observation.cohort];
-        record_us(&mut cohort.lateness, observation.dispatched.since(observation.scheduled));
+        record_us(&mut cohort.lateness, observation.started.since(observation.scheduled));
         cohort.waited += u64::from(observation.has_waited());
         let bucket = recording.timeline.at(observation.finished);
         match observation.outcome {
@@ -396,6 +441,22 @@ impl Scribe {
                     recording.failures_cut += 1;
                 }
             }
+        }
+    }
+
+    /// Silence says nothing of the server if the harness could not listen: see [`Stalls::excuse`].
+    fn excuse(&mut self, observation: &mut Observation) {
+        let Outcome::Failed(failure) = &mut observation.outcome else { return };
+        let stalled = self.recording.stalls.within(observation.started, observation.finished);
+        if failure.class.is_silence()
+            && Stalls::excuse(stalled, observation.finished.since(observation.started))
+        {
+            self.live.failed -= 1;
+            self.live.by_class[failure.class as usize] -= 1;
+            self.live.by_class[FailureClass::HarnessResource as usize] += 1;
+            let detail =
+                format!("{}: the harness was stalled for {} ms of it", failure.detail, stalled.as_millis());
+            *failure = Failure::new(FailureClass::HarnessResource, detail);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a run leaves behind: plain data, filled by the [`recorder`](crate::recorder), read by the
 //! [`summary`](crate::summary). Its size does not grow with the number of requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -397,6 +397,45 @@ impl Timeline {
     }
 }
 
+/// When the harness did not get to run although it had something to do: the machine was busy with something else.
+#[derive(Debug, Clone, Default)]
+pub struct Stalls {
+    /// How long all of them were.
+    pub total: Duration,
+    /// How long the longest was.
+    pub longest: Duration,
+    /// The latest ones, each from when it should have run until it did.
+    latest: VecDeque<(Moment, Moment)>,
+}
+
+impl Stalls {
+    /// More than a request's time can hold.
+    const KEPT: usize = 4096;
+
+    /// Adds one.
+    pub fn add(&mut self, from: Moment, to: Moment) {
+        self.total += to.since(from);
+        self.longest = self.longest.max(to.since(from));
+        if self.latest.len() == Self::KEPT {
+            self.latest.pop_front();
+        }
+        self.latest.push_back((from, to));
+    }
+
+    /// How long the harness was stalled between two moments, as far back as is known.
+    #[must_use]
+    pub fn within(&self, from: Moment, to: Moment) -> Duration {
+        self.latest.iter().map(|stall| stall.1.min(to).since(stall.0.max(from))).sum()
+    }
+
+    /// Whether stalls excuse a server's silence: a harness that was stalled for a quarter of the time may have had no
+    /// chance to read what was there, and a server on the same machine none to write it.
+    #[must_use]
+    pub fn excuse(stalled: Duration, silence: Duration) -> bool {
+        !stalled.is_zero() && stalled * 4 >= silence
+    }
+}
+
 /// Why a run ended before its rollout did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CutShort {
@@ -467,6 +506,8 @@ pub struct Recording {
     pub kernel: BTreeMap<String, u64>,
     /// The most connections that were seen waiting to be accepted.
     pub accept_queue_max: Option<u64>,
+    /// When the harness was short of CPU.
+    pub stalls: Stalls,
     /// Why it ended early, if it did.
     pub cut_short: Option<CutShort>,
 }
@@ -481,7 +522,7 @@ pub fn record_us(histogram: &mut Histogram<u64>, duration: Duration) {
 impl Recording {
     /// A run that began at `began` and has seen nothing yet.
     #[must_use]
-    pub const fn new(began: Moment) -> Self {
+    pub fn new(began: Moment) -> Self {
         Self {
             began,
             load_began: None,
@@ -497,6 +538,7 @@ impl Recording {
             timeline: Timeline::new(began),
             kernel: BTreeMap::new(),
             accept_queue_max: None,
+            stalls: Stalls::default(),
             cut_short: None,
         }
     }
@@ -515,6 +557,20 @@ mod tests {
         tally.failed(FailureClass::Refused);
         tally.answered(Duration::from_millis(3));
         assert_eq!((tally.requests, tally.failures(), tally.ok()), (3, 1, 1));
+    }
+
+    #[test]
+    fn silence_is_excused_when_the_harness_was_stalled_for_a_quarter_of_it() {
+        let at = |ms: u64| Moment::from_nanoseconds(ms * 1_000_000);
+        let mut stalls = Stalls::default();
+        stalls.add(at(100), at(200));
+        stalls.add(at(300), at(400));
+        assert_eq!(stalls.within(at(150), at(350)), Duration::from_millis(100));
+        assert_eq!(stalls.within(at(200), at(300)), Duration::ZERO);
+        assert_eq!((stalls.total, stalls.longest), (Duration::from_millis(200), Duration::from_millis(100)));
+        assert!(Stalls::excuse(Duration::from_millis(100), Duration::from_millis(400)));
+        assert!(!Stalls::excuse(Duration::from_millis(100), Duration::from_millis(401)));
+        assert!(!Stalls::excuse(Duration::ZERO, Duration::ZERO));
     }
 
     proptest! {

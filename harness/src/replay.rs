@@ -18,7 +18,7 @@ use crate::recording::{
 };
 use crate::report::{Context, Report};
 use crate::summary::Summary;
-use crate::verdict::judge;
+use crate::verdict::{Asked, judge};
 
 /// The run's zero: late enough for what happened before it.
 const ZERO: Moment = Moment::from_nanoseconds(3_600_000_000_000);
@@ -106,6 +106,7 @@ impl Replay {
                 self.sample(&sample);
             }
             Event::Timeline(stretch) => self.stretch(at, *stretch),
+            Event::Stalled { for_ms } => recording.stalls.add(at, at.plus(span(for_ms))),
             Event::LoadEnded { totals, kernel } => self.load_ended(at, &totals, kernel),
             Event::End { cut_short } => {
                 recording.cut_short = cut_short.as_deref().map(CutShort::from_text);
@@ -200,7 +201,7 @@ impl Replay {
         let failed: u64 = summary.totals.by_class.values().sum();
         recording.failures_cut = failed.saturating_sub(recording.failures.len() as u64);
         let scenario = self.head.scenario;
-        let asked = scenario.replicas * scenario.rounds as usize;
+        let asked = Asked { replicas: scenario.replicas, rounds: scenario.rounds };
         let judgement = judge(recording, &summary, &self.head.budgets, asked);
         let context = Context {
             run: self.head.run,

@@ -23,7 +23,7 @@ use crate::runtime::output::OutputFiles;
 use crate::runtime::{Environment, RuntimeError};
 use crate::scenario::{SERVER_IMAGE, Scenario, Subject};
 use crate::summary::Summary;
-use crate::verdict::judge;
+use crate::verdict::{Asked, judge};
 
 /// A run could not be carried out: exit code 3.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,8 @@ pub async fn run(
     };
     let scenario = &Scenario { replicas, ..scenario.clone() };
     let summary = Summary::of(&recording);
-    let judgement = judge(&recording, &summary, &scenario.budgets, replicas * scenario.rounds as usize);
+    let judgement =
+        judge(&recording, &summary, &scenario.budgets, Asked { replicas, rounds: scenario.rounds });
     let context = Context { run: id, command: command.to_owned(), environment, wall };
     let report = Report::assemble(&recording, summary, judgement, ScenarioInfo::of(scenario), context);
     files::write(&report, &directory)?;

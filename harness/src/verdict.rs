@@ -1,13 +1,19 @@
 //! Pass, fail, or inconclusive. Pure.
 //!
-//! A broken budget is a fail, whatever else is true of the run. A run whose budgets hold passes only if it could have
-//! seen a failure; otherwise it is inconclusive and says why.
+//! A broken budget is a fail, whatever else is true of the run, with one exception: what the harness itself may have
+//! caused by being short of CPU. What a client is told (refused, reset, empty, truncated, an unexpected answer) stays a
+//! failure however busy the machine is. Silence is not told by anybody: a timeout of which the harness was stalled for a
+//! quarter counts as the harness's own shortage. A latency budget whose excess the harness's stalls explain is broken, but
+//! leaves the run inconclusive.
+//!
+//! A run whose budgets hold passes only if it could have seen a failure; otherwise it is inconclusive and says why.
 
 use serde::{Deserialize, Serialize};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Metric};
 use crate::failure::FailureClass;
-use crate::recording::{CutShort, Recording};
+use crate::lives::lives;
+use crate::recording::{CutShort, Recording, RestartRecord};
 use crate::summary::Summary;
 
 /// A restart under fewer requests than this shows nothing.
@@ -61,14 +67,18 @@ pub struct Judgement {
     pub budgets: Vec<BudgetResult>,
 }
 
-/// Judges a run of `restarts_asked` restarts by its budgets.
+/// What a run was to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// How many replicas there are.
+    pub replicas: usize,
+    /// How often each was to be restarted.
+    pub rounds: u32,
+}
+
+/// Judges a run by its budgets.
 #[must_use]
-pub fn judge(
-    recording: &Recording,
-    summary: &Summary,
-    budgets: &[Budget],
-    restarts_asked: usize,
-) -> Judgement {
+pub fn judge(recording: &Recording, summary: &Summary, budgets: &[Budget], asked: Asked) -> Judgement {
     let budgets: Vec<BudgetResult> = budgets
         .iter()
         .map(|budget| {
@@ -77,14 +87,27 @@ pub fn judge(
             BudgetResult { budget: budget.clone(), seen, holds }
         })
         .collect();
-    let broken: Vec<String> = budgets.iter().filter(|result| !result.holds).map(describe).collect();
-    let blind = blind_spots(recording, summary, restarts_asked);
-    let verdict = match (broken.is_empty(), blind.is_empty()) {
-        (false, _) => Verdict::Fail,
-        (true, false) => Verdict::Inconclusive,
-        (true, true) => Verdict::Pass,
+    let broken: Vec<&BudgetResult> = budgets.iter().filter(|result| !result.holds).collect();
+    let is_excused = |result: &BudgetResult| is_excused(recording, result);
+    let blind = blind_spots(recording, summary, asked);
+    let verdict = if broken.iter().any(|result| !is_excused(result)) {
+        Verdict::Fail
+    } else if broken.is_empty() && blind.is_empty() {
+        Verdict::Pass
+    } else {
+        Verdict::Inconclusive
     };
-    Judgement { verdict, reasons: [broken, blind].concat(), budgets }
+    let told = broken.iter().map(|result| {
+        let excuse = if is_excused(result) {
+            let longest = recording.stalls.longest.as_millis();
+            format!("; but the harness itself was stalled, up to {longest} ms at a time, and cannot tell")
+        } else {
+            String::new()
+        };
+        format!("{}{excuse}", describe(result))
+    });
+    let reasons = told.chain(blind).collect();
+    Judgement { verdict, reasons, budgets }
 }
 
 fn describe(result: &BudgetResult) -> String {
@@ -95,9 +118,44 @@ fn describe(result: &BudgetResult) -> String {
     }
 }
 
+/// Whether a broken budget may be the work of the harness's own stalls: it is one of latency, the stalls were as long as
+/// what is too much, and they took at least the share of the run that the budget looks at.
+fn is_excused(recording: &Recording, result: &BudgetResult) -> bool {
+    let share = match result.budget.metric {
+        Metric::Percentile(percent) => 1.0 - percent / 100.0,
+        Metric::Max => 0.0,
+        _ => return false,
+    };
+    let (Some(seen), Some(began), Some(ended)) = (result.seen, recording.load_began, recording.load_ended)
+    else {
+        return false;
+    };
+    let stalls = &recording.stalls;
+    !stalls.total.is_zero()
+        && stalls.total.as_secs_f64() >= share * ended.since(began).as_secs_f64()
+        && stalls.longest.as_secs_f64() * 1e3 >= seen - result.budget.value
+}
+
+/// How many restarts of several replicas, or replacements, never left another replica ready beside the one that was
+/// told to stop. Where one replica is restarted in place there is no other.
+fn alone(recording: &Recording, replicas: usize) -> usize {
+    let lives = lives(&recording.events, recording.began);
+    let is_alone = |restart: &&RestartRecord| {
+        let Some(terminated) = restart.terminated else { return false };
+        if replicas < 2 && restart.successor.is_none() {
+            return false;
+        }
+        let (from, to) = (terminated.offset_ms(recording.began), restart.ended().offset_ms(recording.began));
+        let others = lives.iter().filter(|life| *life.replica != *restart.replica);
+        !others.into_iter().any(|life| life.is_ready_within(from, to))
+    };
+    recording.restarts.iter().filter(is_alone).count()
+}
+
 /// What the run could not have seen.
-fn blind_spots(recording: &Recording, summary: &Summary, restarts_asked: usize) -> Vec<String> {
+fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked) -> Vec<String> {
     let mut reasons = Vec::new();
+    let restarts_asked = asked.replicas * asked.rounds as usize;
     reasons.extend(recording.cut_short.as_ref().map(ToString::to_string));
     let done = recording.restarts.iter().filter(|restart| restart.answered.is_some()).count();
     if done < restarts_asked && recording.cut_short != Some(CutShort::FailureFound) {
@@ -110,6 +168,13 @@ fn blind_spots(recording: &Recording, summary: &Summary, restarts_asked: usize) 
             recording.restarts.len()
         ));
     }
+    let alone = alone(recording, asked.replicas);
+    if alone > 0 {
+        reasons.push(format!(
+            "no overlap: in {alone} of {} restarts no other replica was ready meanwhile, so nothing was rolled",
+            recording.restarts.len()
+        ));
+    }
     for cohort in &summary.cohorts {
         let name = &cohort.name;
         if cohort.counts.requests == 0 {
@@ -117,15 +182,15 @@ fn blind_spots(recording: &Recording, summary: &Summary, restarts_asked: usize) 
         }
         if cohort.lateness_p99_ms > LATEST_MS {
             reasons.push(format!(
-                "cohort {name} could not keep its schedule: {:.0} ms late at the 99th percentile; lower --rate or free \
-                 the CPU",
-                cohort.lateness_p99_ms
+                "cohort {name} could not keep its schedule: {:.0} ms late at the 99th percentile, {} of {} requests for \
+                 want of a free place; lower --rate, raise --concurrency or free the CPU",
+                cohort.lateness_p99_ms, cohort.waited, cohort.counts.requests
             ));
         }
         if let Some(count) = cohort.counts.by_class.get(&FailureClass::HarnessResource) {
             reasons.push(format!(
-                "cohort {name}: the harness itself ran out of ports, descriptors or memory {count} times; lower --rate, \
-                 or raise the limit that `hitless doctor` names"
+                "cohort {name}: the harness itself was short of ports, descriptors, memory or CPU {count} times; lower \
+                 --rate, free the CPU, or raise the limit that `hitless doctor` names"
             ));
         }
     }
@@ -139,7 +204,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::load::CohortTotals;
-    use crate::recording::{CohortRecord, RestartRecord, Tally};
+    use crate::recording::{CohortRecord, LifecycleEvent, LifecycleKind, Source, Tally};
 
     fn at(ms: u64) -> Moment {
         Moment::from_nanoseconds(ms * 1_000_000)
@@ -180,7 +245,12 @@ mod tests {
     }
 
     fn verdict(recording: &Recording, budget: &str) -> Judgement {
-        judge(recording, &Summary::of(recording), &[budget.parse().unwrap()], 1)
+        judge(
+            recording,
+            &Summary::of(recording),
+            &[budget.parse().unwrap()],
+            Asked { replicas: 1, rounds: 1 },
+        )
     }
 
     #[test]
@@ -213,7 +283,7 @@ mod tests {
             ("restarts were completed", |run| run.restarts[0].answered = None),
             ("saw fewer than", |run| run.restarts[0].tally = Tally::new(2)),
             ("could not keep its schedule", |run| run.cohorts[0].lateness.record_n(500_000, 10).unwrap()),
-            ("ran out of ports", |run| run.cohorts[0].phases[1].failed(FailureClass::HarnessResource)),
+            ("was short of ports", |run| run.cohorts[0].phases[1].failed(FailureClass::HarnessResource)),
         ];
         for (expected, spoil) in blind {
             let mut recording = clean();
@@ -229,5 +299,61 @@ mod tests {
         let judgement = verdict(&clean(), "gap.p(99)<1s");
         assert_eq!(judgement.verdict, Verdict::Fail);
         assert_eq!(judgement.reasons, ["budget gap.p(99)<1s is broken: there was nothing to measure"]);
+    }
+
+    /// `clean`, with the lives of `a`, which is restarted from 1 to 4 ms, and of `b`, which becomes ready at `b_ready`.
+    fn two_replicas(b_ready: u64) -> Judgement {
+        let event = |ms, replica: &str, kind| LifecycleEvent {
+            at: at(ms),
+            replica: replica.into(),
+            kind,
+            source: Source::Harness,
+            fields: serde_json::Map::new(),
+        };
+        let mut recording = clean();
+        recording.events = vec![
+            event(1, "a", LifecycleKind::TerminateRequested),
+            event(2, "a", LifecycleKind::Exited),
+            event(0, "b", LifecycleKind::StartRequested),
+            event(b_ready, "b", LifecycleKind::Ready),
+        ];
+        recording.restarts.push(RestartRecord { terminated: None, ..recording.restarts[0].clone() });
+        let summary = Summary::of(&recording);
+        judge(&recording, &summary, &["failed==0".parse().unwrap()], Asked { replicas: 2, rounds: 1 })
+    }
+
+    #[test]
+    fn restart_without_another_replica_that_is_ready_shows_nothing_of_rolling() {
+        assert_eq!(two_replicas(0).verdict, Verdict::Pass, "{:?}", two_replicas(0).reasons);
+        assert_eq!(two_replicas(3).verdict, Verdict::Pass, "a moment is enough");
+        let judgement = two_replicas(5);
+        assert_eq!(judgement.verdict, Verdict::Inconclusive);
+        assert!(judgement.reasons[0].contains("no overlap: in 1 of 2"), "{:?}", judgement.reasons);
+    }
+
+    /// `clean` over a second, all of its requests answered after `latency`, the harness stalled for `stall` at once.
+    fn stalled(latency: u64, stall: u64, budget: &str) -> Verdict {
+        let mut recording = clean();
+        (recording.load_began, recording.load_ended) = (Some(at(0)), Some(at(1000)));
+        for _ in 0..10 {
+            recording.cohorts[0].phases[1].answered(Duration::from_millis(latency));
+        }
+        if stall > 0 {
+            recording.stalls.add(at(500), at(500 + stall));
+        }
+        verdict(&recording, budget).verdict
+    }
+
+    #[test]
+    fn latency_that_stalls_of_the_harness_explain_is_inconclusive() {
+        assert_eq!(stalled(300, 100, "p(95)<250ms"), Verdict::Inconclusive);
+        assert_eq!(stalled(300, 0, "p(95)<250ms"), Verdict::Fail);
+        assert_eq!(
+            stalled(300, 40, "p(95)<250ms"),
+            Verdict::Fail,
+            "too short for what is too much, and too rare"
+        );
+        assert_eq!(stalled(900, 100, "p(95)<250ms"), Verdict::Fail, "too short for what is too much");
+        assert_eq!(stalled(300, 100, "requests==0"), Verdict::Fail, "stalls change no counts");
     }
 }

@@ -71,6 +71,11 @@ pub enum Event {
     Sample(Box<Sample>),
     /// A stretch of time; what is said of the same stretch twice adds up.
     Timeline(Box<Stretch>),
+    /// The harness did not get to run from then on.
+    Stalled {
+        /// For so many milliseconds.
+        for_ms: f64,
+    },
     /// Nothing more was sent.
     LoadEnded {
         /// What each cohort began, in the order of the scenario.

@@ -46,7 +46,7 @@ impl Pending {
     ) {
         let counted = self.cohorts.entry((observation.cohort, phase, restart)).or_insert_with(Counted::new);
         let bucket = self.stretches.entry(stretch).or_default();
-        record_us(&mut counted.lateness, observation.dispatched.since(observation.scheduled));
+        record_us(&mut counted.lateness, observation.started.since(observation.scheduled));
         counted.waited += u64::from(observation.has_waited());
         match &observation.outcome {
             Outcome::Answered => {

@@ -20,9 +20,10 @@ Exit codes:
      (interrupted, too little load, a late generator, out of ports or descriptors)";
 
 const COMPARE_EXIT_CODES: &str = "\
-A base without failures makes any failure of the new run a regression, unless the new run's own budgets allow it.
-Otherwise failures have to be more by the tolerance and than chance explains, and times longer by the tolerance, by
-50 ms (p99) or 500 ms (phases), and in most restarts. Four restarts in each run are the least for times.
+A base without failures makes any failure of the new run a regression, unless the new run's
+own budgets speak of failures and hold. Otherwise failures have to be more by the tolerance
+and than chance explains. Times have to be longer by the tolerance and by a floor (50 ms for
+the p99, 500 ms for a phase), and in most restarts; that takes four restarts in each run.
 
 Exit codes:
   0  no regression
@@ -73,11 +74,15 @@ pub(crate) enum Command {
         /// How many times as much counts as worse: failures per request, p99 in restarts, length of a phase.
         #[arg(long, value_name = "RATIO", default_value_t = DEFAULT_TOLERANCE, value_parser = tolerance)]
         tolerance: f64,
-        /// Print Markdown, for a comment on a change.
-        #[arg(long, conflicts_with_all = ["format", "quiet"], help_heading = "Output")]
+        /// What goes to stdout: text for people, or json for scripts.
+        #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text, help_heading = "Output")]
+        format: Format,
+        /// Print Markdown instead, for a comment on a change.
+        #[arg(long, conflicts_with = "format", help_heading = "Output")]
         markdown: bool,
-        #[command(flatten)]
-        output: OutputArgs,
+        /// Print nothing: the exit code says it all.
+        #[arg(long, short, conflicts_with = "markdown", help_heading = "Output")]
+        quiet: bool,
     },
     /// Look at everything that a run depends on; each finding comes with its remedy.
     Doctor {
@@ -162,9 +167,9 @@ pub(crate) struct OutputArgs {
 /// What goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A table for people.
+    /// For people.
     Text,
-    /// The report, for scripts.
+    /// For scripts.
     Json,
 }
 

@@ -102,12 +102,12 @@ async fn dispatch(command: Command) -> Result<u8, MainError> {
             tell(output, &report, &json::render(&report), || terminal::render(&report, style()));
             Ok(exit_code(report.verdict))
         }
-        Command::Compare { base, new, tolerance, markdown, output } => {
+        Command::Compare { base, new, tolerance, format, markdown, quiet } => {
             let comparison = Comparison::of(&compare::read(&base)?, &compare::read(&new)?, tolerance);
-            match output.format {
+            match format {
                 _ if markdown => print(&compare::markdown::render(&comparison)),
                 Format::Json => print(&compare::json(&comparison)),
-                Format::Text if output.quiet => {}
+                Format::Text if quiet => {}
                 Format::Text => print(&compare::terminal::render(&comparison, style())),
             }
             Ok(exit_code(comparison.outcome.verdict()))

@@ -57,6 +57,17 @@ impl Run {
         Self { lost: FailureClass::ALL.to_vec(), ..Self::clean() }
     }
 
+    /// A million requests over a thousand restarts, with as many failures as a report keeps, each with much to say.
+    pub(crate) fn biggest() -> Self {
+        Self {
+            rounds: 500,
+            every_ms: 819.2,
+            lost: vec![FailureClass::ResetBeforeResponse],
+            detail: "error sending request: connection error: ".repeat(25),
+            ..Self::clean()
+        }
+    }
+
     /// Writes the run's `events.jsonl` into a new directory.
     pub(crate) fn written(&self) -> TempDir {
         let directory = tempfile::tempdir().expect("a directory for the run");

@@ -1,23 +1,11 @@
 //! However long a run, what is written of it can be opened, sent and shown.
 
-use hitless::failure::FailureClass;
 use hitless::replay::replay;
 use hitless::report::{Report, html, json, junit, markdown};
 
 use crate::runs::{self, Run};
 
 const MIB: usize = 1 << 20;
-
-/// A million requests over a thousand restarts, with as many failures as a report keeps, each with much to say.
-fn biggest() -> Run {
-    Run {
-        rounds: 500,
-        every_ms: 819.2,
-        lost: vec![FailureClass::ResetBeforeResponse],
-        detail: "error sending request: connection error: ".repeat(25),
-        ..Run::clean()
-    }
-}
 
 fn assert_bounded(report: &Report, what: &str) {
     let page = html::render(report).len();
@@ -30,7 +18,7 @@ fn assert_bounded(report: &Report, what: &str) {
 
 #[test]
 fn million_requests_over_a_thousand_restarts_fit() {
-    let directory = biggest().written();
+    let directory = Run::biggest().written();
     let events = std::fs::File::open(directory.path().join("events.jsonl")).expect("the events");
     let report = replay(std::io::BufReader::new(events)).expect("the events are a run");
     assert_eq!((report.totals.requests, report.restarts.len()), (1_000_000, 1_000));
@@ -42,7 +30,7 @@ fn million_requests_over_a_thousand_restarts_fit() {
 
 #[test]
 fn thousand_replacements_with_long_names_fit() {
-    let mut report = Run { is_replacing: true, ..biggest() }.report();
+    let mut report = Run { is_replacing: true, ..Run::biggest() }.report();
     let long = |name: &mut String| name.push_str(&"-<&\">".repeat(50));
     report.replicas.iter_mut().for_each(|replica| long(&mut replica.name));
     report.lives.iter_mut().for_each(|life| long(&mut life.replica));
@@ -54,14 +42,14 @@ fn thousand_replacements_with_long_names_fit() {
 
 #[test]
 fn five_thousand_restarts_fit() {
-    let report = Run { rounds: 2_500, every_ms: 81.92, requests: 100, ..biggest() }.report();
+    let report = Run { rounds: 2_500, every_ms: 81.92, requests: 100, ..Run::biggest() }.report();
     assert_eq!(report.restarts.len(), 5_000);
     assert_bounded(&report, "five thousand restarts");
 }
 
 #[test]
 fn what_is_left_out_of_the_page_is_said() {
-    let directory = biggest().written();
+    let directory = Run::biggest().written();
     runs::rendered(directory.path());
     let page = runs::text(directory.path(), "report.html");
     assert!(page.contains("of 1,000 failures are shown"), "the failures that are not shown are not counted");

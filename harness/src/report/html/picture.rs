@@ -27,7 +27,7 @@ const NUMBERED_RESTARTS: usize = 8;
 pub(super) fn picture(report: &Report, axis: Axis) -> Markup {
     html! {
         figure id="picture" {
-            figcaption { (legend()) }
+            figcaption { (legend(report)) }
             div.toolbar hidden {
                 button type="button" data-go="all" { "whole run" }
                 button type="button" data-go="previous" { "‹ previous" }
@@ -58,13 +58,16 @@ pub(super) fn picture(report: &Report, axis: Axis) -> Markup {
     }
 }
 
-fn legend() -> Markup {
+fn legend(report: &Report) -> Markup {
     html! {
         @for state in [LifeState::Ready, LifeState::Draining, LifeState::Starting, LifeState::Stopped] {
             span.key { i.state.(state.name()) {} (state.name()) }
         }
         span.key { i.state.answers {} "answers" }
-        span.key { i.dot {} "failed request" }
+        span.key {
+            i.dot {} "failed request"
+            @if report.failures_cut > 0 { small { "(the first " (count(report.failures.len() as u64)) ")" } }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod replica;
 
 // What they claim.
 mod bad_environment;
+mod busy;
 mod clean_up;
 mod compose;
 mod exit_codes;

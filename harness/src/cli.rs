@@ -265,6 +265,10 @@ pub(crate) struct RunArgs {
     /// A path of your server whose answer takes long, for the stream cohort.
     #[arg(long, value_name = "PATH", help_heading = "The load")]
     stream_path: Option<String>,
+    /// Requests that a connection of strict carries before the client closes it; 1 is a new connection a request
+    /// [default: any number].
+    #[arg(long, value_name = "N", help_heading = "The load")]
+    requests_per_connection: Option<u64>,
     /// 'Name: value', sent with every request, for example a Host or an Authorization; may be repeated.
     #[arg(long, value_name = "HEADER", help_heading = "The load")]
     header: Vec<String>,
@@ -304,6 +308,7 @@ impl RunArgs {
             concurrency: self.concurrency,
             cohort: self.cohort,
             url: self.url,
+            requests_per_connection: self.requests_per_connection,
             header: self.header,
             expect_status: self.expect_status,
             expect_body: self.expect_body,

@@ -47,6 +47,10 @@ impl Check {
 /// Below this many descriptors a busy run ends in the harness's own shortage.
 const ENOUGH_DESCRIPTORS: u64 = 4096;
 const ENOUGH_PORTS: u32 = 10_000;
+/// How long connection tracking remembers a connection that has ended, in seconds (`nf_conntrack_tcp_timeout_time_wait`).
+const REMEMBERED_S: u64 = 120;
+/// Enough for a thousand fresh connections a second.
+const ENOUGH_TRACKED: u64 = 1000 * REMEMBERED_S;
 
 /// Looks at everything that a run depends on.
 pub async fn examine(port: u16) -> Vec<Check> {
@@ -56,6 +60,7 @@ pub async fn examine(port: u16) -> Vec<Check> {
     checks.push(tcp_migrate_req());
     checks.push(descriptors());
     checks.push(ephemeral_ports());
+    checks.push(connection_tracking());
     checks.push(cpus());
     checks.push(static_linking());
     checks
@@ -147,6 +152,21 @@ fn ephemeral_ports() -> Check {
         ),
         Some((first, last)) => Check::fine("ephemeral ports", format!("{first} to {last}")),
         None => Check::warning("ephemeral ports", "unknown", "is /proc mounted?"),
+    }
+}
+
+fn connection_tracking() -> Check {
+    let name = "conntrack";
+    match environment::tracked_connections() {
+        Some(most) if most < ENOUGH_TRACKED => Check::warning(
+            name,
+            format!("has room for {} fresh connections a second", most / REMEMBERED_S),
+            "past that the kernel drops new ones: sysctl net.netfilter.nf_conntrack_max=262144",
+        ),
+        Some(most) => {
+            Check::fine(name, format!("has room for {} fresh connections a second", most / REMEMBERED_S))
+        }
+        None => Check::fine(name, "connections are not tracked"),
     }
 }
 

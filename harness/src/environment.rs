@@ -24,6 +24,12 @@ pub fn ephemeral_ports() -> Option<(u16, u16)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
+/// How many connections the kernel's connection tracking can remember; none if nothing is tracked.
+#[must_use]
+pub fn tracked_connections() -> Option<u64> {
+    sysctl("net/netfilter/nf_conntrack_max")?.parse().ok()
+}
+
 /// How many descriptors this process may open now; none if unlimited.
 #[must_use]
 pub fn descriptor_limit() -> Option<u64> {

@@ -148,6 +148,10 @@ impl EventLog {
         self.write(from, Event::Stalled { for_ms: milliseconds(to.since(from)) });
     }
 
+    pub(crate) fn dropped(&mut self, from: Moment, to: Moment, packets: u64) {
+        self.write(from, Event::Dropped { for_ms: milliseconds(to.since(from)), packets });
+    }
+
     pub(crate) fn load_ended(&mut self, at: Moment, totals: &[CohortTotals], recording: &Recording) {
         let totals = totals.iter().map(|totals| Totals {
             sent: totals.sent,

@@ -1,6 +1,7 @@
 //! What others say of the same run: the kernel's counters, the depth of the accept queues, the servers' own accounts.
 //! The clients' word is held against theirs.
 
+mod conntrack;
 mod kernel;
 mod queue;
 
@@ -79,27 +80,35 @@ pub fn reconcile(recording: &Recording, totals: &Counts) -> Option<Reconciliatio
     })
 }
 
-/// Looks at the accept queues of a port until it is dropped.
+/// Looks at the accept queues of a port, and at what the kernel drops, until it is dropped.
 #[derive(Debug)]
-pub struct QueueWatch(JoinHandle<()>);
+pub struct KernelWatch(JoinHandle<()>);
 
-impl QueueWatch {
-    /// Starts looking at all listeners of `port`; what is seen goes to the recorder.
+impl KernelWatch {
+    /// Starts looking at all listeners of `port`, and at the table of connections; what is seen goes to the recorder.
     #[must_use]
     pub fn start(port: u16, recorder: Recorder) -> Self {
         Self(tokio::spawn(async move {
             let mut looks = tokio::time::interval(LOOK_EVERY);
             looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut last = (Moment::now(), conntrack::drops());
             loop {
                 looks.tick().await;
-                let Some(depth) = queue::depth(port) else { return };
-                recorder.queue(Moment::now(), depth);
+                let now = Moment::now();
+                if let Some(depth) = queue::depth(port) {
+                    recorder.queue(now, depth);
+                }
+                let drops = conntrack::drops();
+                if drops > last.1 {
+                    recorder.dropped(last.0, now, drops - last.1);
+                }
+                last = (now, drops);
             }
         }))
     }
 }
 
-impl Drop for QueueWatch {
+impl Drop for KernelWatch {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
-use crate::evidence::{KernelCounters, QueueWatch};
+use crate::evidence::{KernelCounters, KernelWatch};
 use crate::load::{Load, LoadError};
 use crate::recorder::Recorder;
 use crate::recording::{CutShort, LifecycleKind, Recording};
@@ -66,7 +66,7 @@ async fn conduct<R: Runtime>(
         replicas = bring_up(scenario, runtime, recorder) => replicas?,
     };
     let counters = KernelCounters::read();
-    let queue_watch = QueueWatch::start(scenario.target.port, recorder.clone());
+    let kernel_watch = KernelWatch::start(scenario.target.port, recorder.clone());
     let load = Load::start(&scenario.cohorts, scenario.timing.request_timeout, recorder)?;
     recorder.load_began();
     let cut_short = tokio::select! {
@@ -78,7 +78,7 @@ async fn conduct<R: Runtime>(
     };
     let load_ended = Moment::now();
     let totals = load.finish(patience(scenario, cut_short.as_ref())).await;
-    drop(queue_watch);
+    drop(kernel_watch);
     recorder.load_ended(load_ended, totals, KernelCounters::read().since(&counters));
     if cut_short.is_none() {
         tokio::select! {

@@ -38,5 +38,6 @@ pub mod run;
 pub mod runtime;
 pub mod scenario;
 pub mod selftest;
+pub mod shortage;
 pub mod summary;
 pub mod verdict;

@@ -23,6 +23,9 @@ use hitless::run::{RunError, run};
 use hitless::runtime::RuntimeError;
 use hitless::runtime::docker::engine::Engine;
 use hitless::scenario::{Options, Preset, Scenario, ScenarioError};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use hitless::selftest::{self, SelftestError};
 use hitless::verdict::Verdict;
 

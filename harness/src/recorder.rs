@@ -22,8 +22,9 @@ use crate::load::{CohortTotals, ConnectionUse, Observation, Outcome};
 use crate::phase::{Phase, Phases};
 use crate::recording::{
     CohortRecord, CutShort, FailureRecord, LifecycleEvent, LifecycleKind, Nearest, Recording, RestartRecord,
-    Source, Stalls, Tally, Timeline, record_us,
+    Source, Tally, Timeline, record_us,
 };
+use crate::shortage::Stalls;
 
 /// How long an observation waits for the events that explain it.
 const HOLD: Duration = Duration::from_millis(1500);
@@ -85,6 +86,7 @@ enum Record {
     Phase { id: RestartId, at: Moment, phase: Phase },
     Queue { at: Moment, depth: u64 },
     Stall { from: Moment, to: Moment },
+    Drop { from: Moment, to: Moment, packets: u64 },
     LoadBegan(Moment),
     LoadEnded { at: Moment, totals: Vec<CohortTotals>, kernel: BTreeMap<String, u64> },
     Close { cut_short: Option<CutShort>, reply: oneshot::Sender<Recording> },
@@ -210,6 +212,11 @@ impl Recorder {
         self.send(Record::Stall { from, to });
     }
 
+    /// Records that the kernel dropped packets, since its table of connections was full.
+    pub(crate) fn dropped(&self, from: Moment, to: Moment, packets: u64) {
+        self.send(Record::Drop { from, to, packets });
+    }
+
     /// Records that nothing more is sent, what was begun, and how much the kernel's counters grew.
     pub fn load_ended(&self, at: Moment, totals: Vec<CohortTotals>, kernel: BTreeMap<String, u64>) {
         self.send(Record::LoadEnded { at, totals, kernel });
@@ -325,6 +332,10 @@ impl Scribe {
             Record::Stall { from, to } => {
                 self.log.stalled(from, to);
                 self.recording.stalls.add(from, to);
+            }
+            Record::Drop { from, to, packets } => {
+                self.log.dropped(from, to, packets);
+                self.recording.drops.add(from, to, packets);
             }
             Record::LoadEnded { at, totals, kernel } => {
                 self.recording.load_ended = Some(at);
@@ -444,20 +455,26 @@ impl Scribe {
         }
     }
 
-    /// Silence says nothing of the server if the harness could not listen: see [`Stalls::excuse`].
+    /// Silence says nothing of the server if the harness could not listen, or the kernel lost the question: see
+    /// [`Stalls::excuse`] and [`Drops::touch`](crate::shortage::Drops::touch).
     fn excuse(&mut self, observation: &mut Observation) {
         let Outcome::Failed(failure) = &mut observation.outcome else { return };
-        let stalled = self.recording.stalls.within(observation.started, observation.finished);
-        if failure.class.is_silence()
-            && Stalls::excuse(stalled, observation.finished.since(observation.started))
-        {
-            self.live.failed -= 1;
-            self.live.by_class[failure.class as usize] -= 1;
-            self.live.by_class[FailureClass::HarnessResource as usize] += 1;
-            let detail =
-                format!("{}: the harness was stalled for {} ms of it", failure.detail, stalled.as_millis());
-            *failure = Failure::new(FailureClass::HarnessResource, detail);
+        if !failure.class.is_silence() {
+            return;
         }
+        let (from, to) = (observation.started, observation.finished);
+        let stalled = self.recording.stalls.within(from, to);
+        let excuse = if Stalls::excuse(stalled, to.since(from)) {
+            format!("the harness was stalled for {} ms of it", stalled.as_millis())
+        } else if self.recording.drops.touch(from, to) {
+            "the kernel dropped packets meanwhile, since its table of connections was full".to_owned()
+        } else {
+            return;
+        };
+        self.live.failed -= 1;
+        self.live.by_class[failure.class as usize] -= 1;
+        self.live.by_class[FailureClass::HarnessResource as usize] += 1;
+        *failure = Failure::new(FailureClass::HarnessResource, format!("{}: {excuse}", failure.detail));
     }
 
     fn finish(mut self, cut_short: Option<CutShort>) -> Recording {

@@ -1,7 +1,7 @@
 //! What a run leaves behind: plain data, filled by the [`recorder`](crate::recorder), read by the
 //! [`summary`](crate::summary). Its size does not grow with the number of requests.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::failure::FailureClass;
 use crate::load::{CohortTotals, ConnectionUse};
 use crate::phase::{Phase, Phases};
+use crate::shortage::{Drops, Stalls};
 
 /// Something that happened in a replica's life.
 #[derive(Debug, Clone)]
@@ -397,45 +398,6 @@ impl Timeline {
     }
 }
 
-/// When the harness did not get to run although it had something to do: the machine was busy with something else.
-#[derive(Debug, Clone, Default)]
-pub struct Stalls {
-    /// How long all of them were.
-    pub total: Duration,
-    /// How long the longest was.
-    pub longest: Duration,
-    /// The latest ones, each from when it should have run until it did.
-    latest: VecDeque<(Moment, Moment)>,
-}
-
-impl Stalls {
-    /// More than a request's time can hold.
-    const KEPT: usize = 4096;
-
-    /// Adds one.
-    pub fn add(&mut self, from: Moment, to: Moment) {
-        self.total += to.since(from);
-        self.longest = self.longest.max(to.since(from));
-        if self.latest.len() == Self::KEPT {
-            self.latest.pop_front();
-        }
-        self.latest.push_back((from, to));
-    }
-
-    /// How long the harness was stalled between two moments, as far back as is known.
-    #[must_use]
-    pub fn within(&self, from: Moment, to: Moment) -> Duration {
-        self.latest.iter().map(|stall| stall.1.min(to).since(stall.0.max(from))).sum()
-    }
-
-    /// Whether stalls excuse a server's silence: a harness that was stalled for a quarter of the time may have had no
-    /// chance to read what was there, and a server on the same machine none to write it.
-    #[must_use]
-    pub fn excuse(stalled: Duration, silence: Duration) -> bool {
-        !stalled.is_zero() && stalled * 4 >= silence
-    }
-}
-
 /// Why a run ended before its rollout did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CutShort {
@@ -508,6 +470,8 @@ pub struct Recording {
     pub accept_queue_max: Option<u64>,
     /// When the harness was short of CPU.
     pub stalls: Stalls,
+    /// When the kernel dropped packets because its table of connections was full.
+    pub drops: Drops,
     /// Why it ended early, if it did.
     pub cut_short: Option<CutShort>,
 }
@@ -539,6 +503,7 @@ impl Recording {
             kernel: BTreeMap::new(),
             accept_queue_max: None,
             stalls: Stalls::default(),
+            drops: Drops::default(),
             cut_short: None,
         }
     }
@@ -557,20 +522,6 @@ mod tests {
         tally.failed(FailureClass::Refused);
         tally.answered(Duration::from_millis(3));
         assert_eq!((tally.requests, tally.failures(), tally.ok()), (3, 1, 1));
-    }
-
-    #[test]
-    fn silence_is_excused_when_the_harness_was_stalled_for_a_quarter_of_it() {
-        let at = |ms: u64| Moment::from_nanoseconds(ms * 1_000_000);
-        let mut stalls = Stalls::default();
-        stalls.add(at(100), at(200));
-        stalls.add(at(300), at(400));
-        assert_eq!(stalls.within(at(150), at(350)), Duration::from_millis(100));
-        assert_eq!(stalls.within(at(200), at(300)), Duration::ZERO);
-        assert_eq!((stalls.total, stalls.longest), (Duration::from_millis(200), Duration::from_millis(100)));
-        assert!(Stalls::excuse(Duration::from_millis(100), Duration::from_millis(400)));
-        assert!(!Stalls::excuse(Duration::from_millis(100), Duration::from_millis(401)));
-        assert!(!Stalls::excuse(Duration::ZERO, Duration::ZERO));
     }
 
     proptest! {

@@ -107,6 +107,7 @@ impl Replay {
             }
             Event::Timeline(stretch) => self.stretch(at, *stretch),
             Event::Stalled { for_ms } => recording.stalls.add(at, at.plus(span(for_ms))),
+            Event::Dropped { for_ms, packets } => recording.drops.add(at, at.plus(span(for_ms)), packets),
             Event::LoadEnded { totals, kernel } => self.load_ended(at, &totals, kernel),
             Event::End { cut_short } => {
                 recording.cut_short = cut_short.as_deref().map(CutShort::from_text);

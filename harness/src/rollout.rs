@@ -223,6 +223,7 @@ mod tests {
             kind: CohortKind::Fresh,
             rate: 1.0,
             concurrency: 1,
+            requests_per_connection: None,
             url: "http://127.0.0.1/".into(),
             headers: http::HeaderMap::new(),
             delay: Duration::ZERO,

@@ -566,7 +566,7 @@ mod tests {
 
     #[test]
     fn each_error_names_field_value_and_remedy() {
-        let cases: [(Options, &str); 20] = [
+        let cases: [(Options, &str); 21] = [
             (with(|o| o.preset = Some("gracefull".into())), "--preset: `gracefull`: it is one of normal, "),
             (with(|o| o.runtime = Some("podman".into())), "--runtime: `podman`: this version knows docker"),
             (with(|o| o.rounds = Some(0)), "--rounds: `0`: at least 1"),
@@ -593,6 +593,7 @@ mod tests {
                 with(|o| o.stop_signal = Some("QUIT".into())),
                 "--stop-signal: `QUIT`: write a name like SIGTERM",
             ),
+            (with(|o| o.requests_per_connection = Some(0)), "--requests-per-connection: `0`: at least 1"),
             (with(|o| o.header = vec!["Host".into()]), "--header: `Host`: write 'Name: value'"),
             (with(|o| o.header = vec!["a b: c".into()]), "--header: `a b: c`: invalid HTTP header name"),
             (

@@ -100,7 +100,11 @@ pub fn judge(recording: &Recording, summary: &Summary, budgets: &[Budget], asked
     let told = broken.iter().map(|result| {
         let excuse = if is_excused(result) {
             let longest = recording.stalls.longest.as_millis();
-            format!("; but the harness itself was stalled, up to {longest} ms at a time, and cannot tell")
+            if recording.drops.packets > 0 {
+                "; but the kernel dropped packets, and the harness cannot tell".to_owned()
+            } else {
+                format!("; but the harness itself was stalled, up to {longest} ms at a time, and cannot tell")
+            }
         } else {
             String::new()
         };
@@ -118,8 +122,8 @@ fn describe(result: &BudgetResult) -> String {
     }
 }
 
-/// Whether a broken budget may be the work of the harness's own stalls: it is one of latency, the stalls were as long as
-/// what is too much, and they took at least the share of the run that the budget looks at.
+/// Whether a broken budget may be the machine's work: it is one of latency, and the kernel dropped packets, or the
+/// harness's own stalls were as long as what is too much and took at least the share of the run that the budget looks at.
 fn is_excused(recording: &Recording, result: &BudgetResult) -> bool {
     let share = match result.budget.metric {
         Metric::Percentile(percent) => 1.0 - percent / 100.0,
@@ -130,6 +134,9 @@ fn is_excused(recording: &Recording, result: &BudgetResult) -> bool {
     else {
         return false;
     };
+    if recording.drops.packets > 0 {
+        return true;
+    }
     let stalls = &recording.stalls;
     !stalls.total.is_zero()
         && stalls.total.as_secs_f64() >= share * ended.since(began).as_secs_f64()
@@ -166,6 +173,13 @@ fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked) -> Vec<St
         reasons.push(format!(
             "{thin} of {} restarts saw fewer than {LEAST_PER_RESTART} requests; raise --rate",
             recording.restarts.len()
+        ));
+    }
+    if recording.drops.packets > 0 {
+        reasons.push(format!(
+            "the kernel dropped {} packets, since its table of tracked connections was full; lower the rate of fresh \
+             connections, or raise net.netfilter.nf_conntrack_max",
+            recording.drops.packets
         ));
     }
     let alone = alone(recording, asked.replicas);

@@ -18,6 +18,10 @@ use hitless::runtime::Environment;
 use hitless::scenario::{Options, Scenario};
 use hitless::summary::Summary;
 
+/// What the binary itself uses.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Tells a child that it is the server.
 const ROLE: &str = "HITLESS_BENCH_SERVER";
 /// What the server answers.
@@ -96,7 +100,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
 pub(crate) fn saturating(cohort: &str, concurrency: usize, url: &str) -> Scenario {
     let options = Options {
         url: Some(url.to_owned()),
-        cohort: vec![format!("{cohort}=100000")],
+        cohort: vec![format!("{cohort}=1000000")],
         concurrency: Some(concurrency),
         ..Options::default()
     };

@@ -76,6 +76,13 @@ pub enum Event {
         /// For so many milliseconds.
         for_ms: f64,
     },
+    /// The kernel's table of connections was full, and it dropped packets, from then on.
+    Dropped {
+        /// For so many milliseconds.
+        for_ms: f64,
+        /// How many.
+        packets: u64,
+    },
     /// Nothing more was sent.
     LoadEnded {
         /// What each cohort began, in the order of the scenario.

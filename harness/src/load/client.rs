@@ -100,6 +100,7 @@ mod tests {
                 kind,
                 rate: 1.0,
                 concurrency: 1,
+                requests_per_connection: None,
                 url: format!("http://{}/path", listener.local_addr().unwrap()),
                 headers,
                 delay: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! What a cohort is: one stream of load with one connection policy.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -87,6 +88,8 @@ pub struct CohortPlan {
     pub rate: f64,
     /// How many may be in flight at once; past that, requests start late, and their latency says so.
     pub concurrency: usize,
+    /// How many requests a connection of [`CohortKind::Strict`] carries before the client closes it; any number if none.
+    pub requests_per_connection: Option<NonZeroU64>,
     /// Where its requests go.
     pub url: String,
     /// What its requests carry beyond what HTTP needs.

@@ -44,6 +44,8 @@ pub struct Options {
     pub cohort: Vec<String>,
     /// Where the requests go.
     pub url: Option<String>,
+    /// Requests on one connection of the `strict` cohort.
+    pub requests_per_connection: Option<u64>,
     /// `Name: value` each, for every request.
     pub header: Vec<String>,
     /// The status of the expected answer.
@@ -115,6 +117,7 @@ impl Options {
             concurrency: self.concurrency.or(base.concurrency),
             cohort: list(self.cohort, base.cohort),
             url: self.url.or(base.url),
+            requests_per_connection: self.requests_per_connection.or(base.requests_per_connection),
             header: list(self.header, base.header),
             expect_status: self.expect_status.or(base.expect_status),
             expect_body: self.expect_body.or(base.expect_body),

@@ -1,5 +1,6 @@
 //! What the load asks for: the options of the cohorts, their requests and the expected answers -> [`CohortPlan`]s.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,7 +9,7 @@ use super::{Options, ScenarioError, Subject, Target};
 use crate::load::cohort::{CohortKind, CohortPlan, Payload};
 use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
 
-const MAX_RATE: f64 = 100_000.0;
+const MAX_RATE: f64 = 1_000_000.0;
 /// What our server's long answers and uploads are made of.
 const LONG_BYTES: u64 = 64 * 1024;
 /// How many long requests a second a cohort begins, unless it says so itself.
@@ -80,6 +81,7 @@ struct Requests<'a> {
     is_ours: bool,
     status: u16,
     body: ExpectedBody,
+    per_connection: Option<NonZeroU64>,
     headers: HeaderMap,
     long: Duration,
     slow_path: Option<String>,
@@ -111,6 +113,7 @@ impl<'a> Requests<'a> {
                 (None, true) => ExpectedBody::Text("hello world".to_owned()),
                 (None, false) => ExpectedBody::Any,
             },
+            per_connection: options.requests_per_connection.map(per_connection).transpose()?,
             headers: headers(&options.header)?,
             long,
             slow_path: path("--slow-path", &options.slow_path, format!("/?delay={ms}ms"))?,
@@ -153,6 +156,7 @@ impl<'a> Requests<'a> {
             kind,
             rate,
             concurrency,
+            requests_per_connection: self.per_connection,
             url,
             headers: self.headers.clone(),
             delay: if kind.is_long() { self.long } else { Duration::ZERO },
@@ -167,6 +171,12 @@ fn joined(field: &'static str, url: &str, path: &str) -> Result<String, Scenario
         .and_then(|base| base.join(path))
         .map(|url| url.to_string())
         .map_err(|error| ScenarioError::new(field, path, error))
+}
+
+fn per_connection(requests: u64) -> Result<NonZeroU64, ScenarioError> {
+    NonZeroU64::new(requests).ok_or_else(|| {
+        ScenarioError::new("--requests-per-connection", requests, "at least 1, or leave it out")
+    })
 }
 
 /// What the transfer itself consists of; a request that says otherwise would be broken on purpose.

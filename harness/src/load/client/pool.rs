@@ -133,8 +133,11 @@ impl PoolClient {
     /// Sends a request. One that HTTP/2 itself says was not processed goes to another connection, as every client of
     /// HTTP/2 does, and is counted as replayed.
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
+        if self.kind != CohortKind::H2 {
+            return request.send().await;
+        }
         for _ in 0..MOST_REFUSALS {
-            let Some(again) = request.try_clone().filter(|_| self.kind == CohortKind::H2) else { break };
+            let Some(again) = request.try_clone() else { break };
             match again.send().await {
                 Err(error) if is_unprocessed(&error) => self.replayed.fetch_add(1, Ordering::Relaxed),
                 result => return result,
@@ -225,6 +228,7 @@ mod tests {
             kind,
             rate: 1.0,
             concurrency: 8,
+            requests_per_connection: None,
             url,
             headers: http::HeaderMap::new(),
             delay: Duration::ZERO,

@@ -5,7 +5,8 @@
 //! dropped.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,7 +19,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::names::Names;
 use super::{Answer, ConnectionUse, REPLICA_HEADER};
@@ -32,11 +33,15 @@ use crate::load::{ClientTotals, Outcome};
 /// many idle connections, not just the one or two that the rate needs.
 const KEPT: usize = 32;
 
+/// How many source addresses connections are spread over.
+const SOURCES: u8 = 64;
+
 #[derive(Debug)]
 pub(crate) struct StrictClient {
     address: SocketAddr,
     uri: http::Uri,
     headers: HeaderMap,
+    requests_per_connection: Option<NonZeroU64>,
     expectation: Expectation,
     timeout: Duration,
     idle: Mutex<VecDeque<Connection>>,
@@ -92,6 +97,7 @@ impl StrictClient {
                 headers.entry(header::HOST).or_insert(host);
                 headers
             },
+            requests_per_connection: plan.requests_per_connection,
             expectation: plan.expectation.clone(),
             timeout: request_timeout + plan.delay,
             idle: Mutex::default(),
@@ -132,7 +138,8 @@ impl StrictClient {
             sent: Some(sent_now - sent),
             received: Some(received_now - received),
         };
-        if outcome == Outcome::Answered {
+        let is_used_up = self.requests_per_connection.is_some_and(|most| connection.requests >= most.get());
+        if outcome == Outcome::Answered && !is_used_up {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
         }
         Answer { outcome, replica, connection: Some(used) }
@@ -169,8 +176,7 @@ impl StrictClient {
     }
 
     async fn open(&self) -> Result<Connection, Failure> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| classify_connect(&error))?;
-        stream.set_nodelay(true).map_err(|error| classify_connect(&error))?;
+        let stream = self.connect().await.map_err(|error| classify_connect(&error))?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         let traffic = Arc::new(Traffic::default());
         let counted = Counted { stream, traffic: Arc::clone(&traffic) };
@@ -188,6 +194,20 @@ impl StrictClient {
             }
         });
         Ok(Connection { sender, traffic, breach, requests: 0, _alive: Alive::new(&self.alive) })
+    }
+
+    /// Takes the next source address: one alone has some 28,000 ports, each of which rests after its connection.
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        let stream = if self.address.ip().is_loopback() && self.address.is_ipv4() {
+            let turn = u8::try_from(self.opened.load(Ordering::Relaxed) % u64::from(SOURCES)).unwrap_or(0);
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((Ipv4Addr::new(127, 0, 0, 1 + turn), 0).into())?;
+            socket.connect(self.address).await?
+        } else {
+            TcpStream::connect(self.address).await?
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     async fn ask(&self, connection: &mut Connection) -> (Outcome, Option<Arc<str>>) {

@@ -15,6 +15,7 @@ use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::recording::{LifecycleKind, Recording, Source};
 use crate::summary::Counts;
+use queue::Listeners;
 
 pub use kernel::KernelCounters;
 
@@ -91,11 +92,12 @@ impl KernelWatch {
         Self(tokio::spawn(async move {
             let mut looks = tokio::time::interval(LOOK_EVERY);
             looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut listeners = Listeners::of(port).ok();
             let mut last = (Moment::now(), conntrack::drops());
             loop {
                 looks.tick().await;
                 let now = Moment::now();
-                if let Some(depth) = queue::depth(port) {
+                if let Some(Ok(depth)) = listeners.as_mut().map(Listeners::depth) {
                     recorder.queue(now, depth);
                 }
                 let drops = conntrack::drops();

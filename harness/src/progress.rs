@@ -77,7 +77,7 @@ async fn print_lines(mut live: watch::Receiver<Live>, restarts: usize) {
     while live.wait_for(|seen| seen.restarts > told).await.is_ok() {
         let seen = live.borrow_and_update().clone();
         told = seen.restarts;
-        let who = seen.phase.as_ref().map_or("", |(_, replica)| replica);
+        let who = seen.restarting.as_deref().unwrap_or_default();
         eprintln!(
             "restart {told}/{restarts}: {who}, {} requests so far, {} failed",
             seen.requests, seen.failed

@@ -105,6 +105,8 @@ pub struct Live {
     pub phase: Option<(Phase, Arc<str>)>,
     /// Restarts that were begun.
     pub restarts: usize,
+    /// Whose was the last of them.
+    pub restarting: Option<Arc<str>>,
     /// For each replica that gave its name: the latest start of a request that it answered.
     answered_by_name: BTreeMap<Arc<str>, Moment>,
     /// The latest start of any request that was answered.
@@ -370,7 +372,10 @@ impl Scribe {
     }
 
     fn restart(&mut self, id: RestartId, at: Moment, step: RestartStep) {
-        self.live.restarts += usize::from(matches!(step, RestartStep::Began { .. }));
+        if let RestartStep::Began { replica, .. } = &step {
+            self.live.restarts += 1;
+            self.live.restarting = Some(Arc::clone(replica));
+        }
         self.log.restart(at, id.0, step.clone());
         self.recording.take_step(id, at, step);
     }

@@ -1,63 +1,92 @@
 //! How many connections wait in the accept queues of a port: what `ss -ltn` shows as Recv-Q.
 //!
-//! `/proc/net/tcp` shows it as `rx_queue` of a socket in state 0A, LISTEN (`get_tcp4_sock` in `net/ipv4/tcp_ipv4.c`:
-//! `sk_ack_backlog`). Listening sockets come first in the file, so its beginning is enough: a busy machine has tens of
-//! thousands of further lines.
+//! Asks the kernel over `NETLINK_SOCK_DIAG` for the listeners alone (sock_diag(7)): for a listening socket `idiag_rqueue`
+//! is `sk_ack_backlog` (`tcp_diag_get_info` in `net/ipv4/tcp_diag.c`). `/proc/net/tcp` tells the same, but the kernel
+//! walks its whole table of connections for each read of it, which costs milliseconds.
 
-use std::fs::File;
-use std::io::Read;
+use std::io;
 
-/// Enough for the listeners of a machine, some 150 bytes each.
-const BEGINNING: usize = 64 * 1024;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-/// Connections waiting for all listeners of `port` together; none where there is no `/proc`.
-pub(super) fn depth(port: u16) -> Option<u64> {
-    let mut total = 0;
-    let mut is_seen = false;
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        if let Some(text) = beginning(path) {
-            is_seen = true;
-            total += waiting(&text, port);
+/// A way to ask about the listeners of one port.
+pub(super) struct Listeners {
+    socket: Socket,
+    port: u16,
+    /// The number of the last question: what is left of an answer that was given up belongs to an earlier one.
+    asked: u32,
+}
+
+impl Listeners {
+    /// Opens a way to the kernel; needs no privilege.
+    ///
+    /// # Errors
+    /// The kernel has no `NETLINK_SOCK_DIAG`.
+    pub(super) fn of(port: u16) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // The answer is there when the question has been sent: nothing is waited for.
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket, port, asked: 0 })
+    }
+
+    /// Connections waiting for all listeners of the port together.
+    ///
+    /// # Errors
+    /// The kernel did not answer, or not with what it was asked for.
+    pub(super) fn depth(&mut self) -> io::Result<u64> {
+        Ok(self.waiting(AF_INET, SocketId::new_v4())? + self.waiting(AF_INET6, SocketId::new_v6())?)
+    }
+
+    fn waiting(&mut self, family: u8, any: SocketId) -> io::Result<u64> {
+        self.asked = self.asked.wrapping_add(1);
+        self.socket.send(&self.question(family, any), 0)?;
+        let mut total = 0;
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let mut rest = &answer[..];
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                // Messages are padded to four bytes (`NLMSG_ALIGN`, netlink(7)).
+                let length = (message.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or_default();
+                if message.header.sequence_number != self.asked {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(listener)) => {
+                        total += u64::from(listener.header.recv_queue);
+                    }
+                    NetlinkPayload::Done(_) => return Ok(total),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    _ => {}
+                }
+            }
         }
     }
-    is_seen.then_some(total)
-}
 
-/// Reads until something that does not listen shows up, or [`BEGINNING`] is full.
-fn beginning(path: &str) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
-    while text.len() < BEGINNING {
-        let read = file.read(&mut chunk).ok()?;
-        text.extend_from_slice(&chunk[..read]);
-        let last_lines = String::from_utf8_lossy(&chunk[..read]);
-        if read == 0 || last_lines.lines().any(|line| state(line).is_some_and(|state| state != "0A")) {
-            break;
-        }
+    fn question(&self, family: u8, any: SocketId) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.asked;
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::empty(),
+            states: StateFlags::LISTEN,
+            socket_id: SocketId { source_port: self.port, ..any },
+        };
+        let mut question = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+        question.finalize();
+        let mut bytes = vec![0; question.buffer_len()];
+        question.serialize(&mut bytes);
+        bytes
     }
-    Some(String::from_utf8_lossy(&text).into_owned())
-}
-
-fn waiting(text: &str, port: u16) -> u64 {
-    text.lines().filter_map(|line| listener(line, port)).sum()
-}
-
-/// The queue of the listener that a line describes, if it is one of `port`.
-fn listener(line: &str, port: u16) -> Option<u64> {
-    let mut fields = line.split_whitespace();
-    let local = fields.nth(1)?;
-    let state = fields.nth(1)?;
-    let queues = fields.next()?;
-    let (_, local_port) = local.rsplit_once(':')?;
-    let is_ours = state == "0A" && u16::from_str_radix(local_port, 16) == Ok(port);
-    let (_, receive) = queues.split_once(':')?;
-    is_ours.then(|| u64::from_str_radix(receive, 16).ok()).flatten()
-}
-
-fn state(line: &str) -> Option<&str> {
-    let mut fields = line.split_whitespace();
-    let is_numbered = fields.next()?.strip_suffix(':')?.parse::<u64>().is_ok();
-    is_numbered.then(|| fields.nth(2)).flatten()
 }
 
 #[cfg(test)]
@@ -68,14 +97,21 @@ mod tests {
 
     #[test]
     fn connections_that_nobody_accepts_are_counted() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        assert_eq!(depth(address.port()), Some(0));
-        let waiting: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
-        assert_eq!(depth(address.port()), Some(3));
-        for _ in &waiting {
-            listener.accept().unwrap();
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(any).unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut listeners = Listeners::of(address.port()).unwrap();
+            assert_eq!(listeners.depth().unwrap(), 0);
+            let waiting: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+            assert_eq!(listeners.depth().unwrap(), 3);
+            for _ in &waiting {
+                listener.accept().unwrap();
+            }
+            assert_eq!(
+                listeners.depth().unwrap(),
+                0,
+                "what was accepted is a connection, not one that waits"
+            );
         }
-        assert_eq!(depth(address.port()), Some(0));
     }
 }

@@ -1,7 +1,6 @@
 //! [`Server`]: an axum router, an address and a restart strategy, run from the first bind to the last answer.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,7 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue};
-use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::accept::Entrance;
@@ -24,40 +22,8 @@ use crate::listeners::Listeners;
 use crate::replica::{Limits, Order, Replica};
 use crate::report::{Outcome, StopReport};
 use crate::signals::{Signals, StopSignal};
+use crate::start_error::StartError;
 use crate::strategy::Strategy;
-
-/// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the [`StopReport`].
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The address cannot be bound.
-    #[error("failed to listen on {addr}")]
-    Listen {
-        /// The address.
-        addr: SocketAddr,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The admin address cannot be bound.
-    #[error("failed to bind the admin listener {addr}")]
-    Admin {
-        /// The address.
-        addr: AdminAddress,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The place where siblings find this replica cannot be taken.
-    #[error("failed to join the handover group {group}")]
-    Handover {
-        /// The group.
-        group: HandoverAddress,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Signal handlers cannot be installed.
-    #[error("failed to install signal handlers")]
-    Signals(#[source] io::Error),
-}
 
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::listener::Sharing;
 use crate::listeners::Listeners;
 use crate::replica::{Order, Replica};
-use crate::server::StartError;
+use crate::start_error::StartError;
 
 /// How often a lame duck looks around for a sibling.
 const LOOK_AROUND: Duration = Duration::from_millis(25);

@@ -1,0 +1,113 @@
+//! HTTP/1 under the current [`Order`].
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use hyper::server::conn::http1;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::io::Io;
+use super::watch::Watch;
+use super::{HEAD_TIMED_OUT, Rest};
+use crate::exchange::App;
+use crate::link::Overdue;
+use crate::replica::{Order, Replica};
+
+/// Why hyper's hands were taken off an HTTP/1 connection.
+#[derive(Debug)]
+enum Turn {
+    /// It ended by itself, or became something else (an upgrade).
+    Over,
+    /// It is idle and the order says that idle connections go; if to a sibling, it is its turn.
+    Idle(Option<OwnedSemaphorePermit>),
+    /// It is idle, and its client took too long.
+    Overdue(Overdue),
+    /// The drain timeout passed.
+    Cut,
+}
+
+/// Serves HTTP/1 until the connection is over, or until it is idle and has to leave its place: then it is returned.
+pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<u64>) -> Option<Rest> {
+    let link = app.link();
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(replica.limits.max_head).max_buf_size(replica.limits.max_head);
+    if unwanted == Some(replica.orders.word()) {
+        link.make_last();
+    }
+    let mut watch = pin!(Watch::new(replica));
+    let mut connection = builder.serve_connection(io, app).with_upgrades();
+    let mut queue = Queue { replica, place: None };
+    let turn = poll_fn(|context| {
+        let (order, word, timer) = watch.as_mut().look(context);
+        if order == Order::Cut {
+            return Poll::Ready(Turn::Cut);
+        }
+        let is_moved = order.moves_idle() && Some(word) != unwanted;
+        loop {
+            let is_between = link.is_between_requests();
+            if is_moved && is_between {
+                let turn =
+                    if order == Order::HandOver { queue.poll_turn(context) } else { Poll::Ready(None) };
+                if let Poll::Ready(permit) = turn {
+                    return Poll::Ready(Turn::Idle(permit));
+                }
+            } else {
+                queue.leave();
+            }
+            // A busy one that has to go reads nothing beyond its request, so that it is idle after the response.
+            link.hold(is_moved && !is_between);
+            let was_unsettled = link.is_unsettled();
+            if Pin::new(&mut connection).poll(context).is_ready() {
+                return Poll::Ready(Turn::Over);
+            }
+            if was_unsettled {
+                link.settle();
+            }
+            let has_come_to_rest = !is_between && link.is_between_requests();
+            if !(is_moved && (has_come_to_rest || link.is_unsettled())) {
+                break;
+            }
+        }
+        let is_overdue = timer.filter(|_| link.is_idle()).and_then(|now| link.overdue(now));
+        is_overdue.map_or(Poll::Pending, |overdue| Poll::Ready(Turn::Overdue(overdue)))
+    })
+    .await;
+    match turn {
+        // After an upgrade the stream lives on elsewhere, and it may read as it likes.
+        Turn::Over => {
+            link.hold(false);
+            None
+        }
+        Turn::Cut => None,
+        Turn::Overdue(Overdue::Request) => {
+            replica.traffic.connections_closed_idle.add(1);
+            None
+        }
+        Turn::Overdue(Overdue::Head) => {
+            connection.into_parts()?.io.say(HEAD_TIMED_OUT);
+            None
+        }
+        Turn::Idle(permit) => {
+            let parts = connection.into_parts()?;
+            let rest = parts.io.into_rest(parts.read_buf);
+            Some(Rest { turn: permit, ..rest })
+        }
+    }
+}
+
+/// An idle connection's place in the queue of those that go to a sibling.
+struct Queue<'a> {
+    replica: &'a Replica,
+    place: Option<Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>>,
+}
+
+impl Queue<'_> {
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
+        self.place.get_or_insert_with(|| Box::pin(self.replica.outbox.turn())).as_mut().poll(context)
+    }
+
+    fn leave(&mut self) {
+        self.place = None;
+    }
+}

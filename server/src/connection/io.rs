@@ -1,0 +1,103 @@
+//! The stream under hyper.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::Rest;
+use crate::link::Link;
+use crate::replica::Open;
+
+/// The stream under hyper: it replays what was already read and tells the [`Link`] what hyper does.
+pub(super) struct Io {
+    /// Read from the stream before hyper came.
+    early: Bytes,
+    stream: TokioIo<TcpStream>,
+    link: Arc<Link>,
+    open: Open,
+}
+
+impl Io {
+    pub(super) fn new(rest: Rest, link: Arc<Link>) -> Self {
+        if !rest.unread.is_empty() {
+            link.hear();
+        }
+        Self { early: rest.unread, stream: TokioIo::new(rest.stream), link, open: rest.open }
+    }
+
+    /// The connection without hyper, which had read `ahead` of what it understood.
+    pub(super) fn into_rest(self, ahead: Bytes) -> Rest {
+        let unread =
+            if self.early.is_empty() { ahead } else { [&ahead[..], &self.early[..]].concat().into() };
+        Rest { stream: self.stream.into_inner(), unread, open: self.open, turn: None }
+    }
+
+    /// Says a last word to the client; nobody waits for whether it arrives.
+    pub(super) fn say(&self, words: &[u8]) {
+        let _ = self.stream.inner().try_write(words);
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.link.is_held() {
+            // Nobody is woken for it: who holds looks after each poll whether the connection is idle and takes it away.
+            return Poll::Pending;
+        }
+        if !self.early.is_empty() {
+            let length = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early[..length]);
+            self.early.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.link.hear();
+        }
+        read
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.link.flush();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+}

@@ -1,0 +1,253 @@
+//! What one connection has begun and finished: how it is known whether it is *idle*.
+//!
+//! hyper serves the requests and does not tell whether an HTTP/1 connection is idle, that is whether every request that
+//! began has been answered down to the last byte in the kernel's buffer. Three counters say so: `begun` grows when the
+//! router is called, `ended` when the response's body has been handed to hyper, and `flushed` catches up with `ended` when
+//! hyper flushes, which it does only once its own buffer is empty. All of it happens within one task, so the counters need
+//! no more than relaxed atomics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::monotonic_ns;
+use crate::replica::Replica;
+
+/// What a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What an idle connection's client took too long for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// Part of a request head came, and then nothing more.
+    Head,
+    /// Nothing came.
+    Request,
+}
+
+/// What one connection has begun and finished. Shared by its parts, all of which (HTTP/2 streams aside) are polled within
+/// one task.
+#[derive(Debug)]
+pub(crate) struct Link {
+    replica: Arc<Replica>,
+    protocol: Protocol,
+    /// Requests for which the router was called.
+    begun: AtomicU64,
+    /// Responses whose body hyper has taken whole.
+    ended: AtomicU64,
+    /// Responses that are with the kernel.
+    flushed: AtomicU64,
+    /// How far the current request's body has been read: a [`Reading`].
+    reading: AtomicU8,
+    /// Nothing more is read from the client than the request under way needs.
+    holds: AtomicBool,
+    /// Bytes came since the last request began.
+    heard: AtomicBool,
+    /// Since when part of a head has been there; 0 when unknown.
+    head_since_ns: AtomicU64,
+    /// When the last response was finished, or the connection opened.
+    idle_since_ns: AtomicU64,
+    /// The next response is the last one, whatever the order says.
+    last: AtomicBool,
+    /// The connection has left HTTP.
+    upgraded: AtomicBool,
+}
+
+/// How far a request's body has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Reading {
+    /// To its end.
+    Done = 0,
+    /// Not yet to its end.
+    UnderWay = 1,
+    /// The application dropped it unread. hyper, when it is polled next, reads over the rest if it is here already, and
+    /// closes the connection if not.
+    Dropped = 2,
+}
+
+impl Link {
+    pub(crate) fn new(replica: Arc<Replica>, protocol: Protocol) -> Self {
+        Self {
+            replica,
+            protocol,
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
+            reading: AtomicU8::new(Reading::Done as u8),
+            holds: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            head_since_ns: AtomicU64::new(0),
+            idle_since_ns: AtomicU64::new(monotonic_ns()),
+            last: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Every request that began has been answered, and the answers are with the kernel.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.begun.load(Relaxed) == self.flushed.load(Relaxed)
+    }
+
+    /// What the client sends next is the beginning of a request, not the rest of a body that nobody read.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.is_idle() && self.reading.load(Relaxed) == Reading::Done as u8
+    }
+
+    /// The answer is out, but the application dropped the request's body unread, and hyper does not know it before it
+    /// is polled once more: after that the connection is closed or between requests.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.is_idle() && self.reading.load(Relaxed) == Reading::Dropped as u8
+    }
+
+    /// hyper was polled once more.
+    pub(crate) fn settle(&self) {
+        if self.is_unsettled() {
+            self.reading.store(Reading::Done as u8, Relaxed);
+        }
+    }
+
+    /// From now on nothing (or everything again) is read ahead.
+    pub(crate) fn hold(&self, holds: bool) {
+        self.holds.store(holds, Relaxed);
+    }
+
+    /// Whether what the client sends has to wait in the socket: only a body under way is read while holding.
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.load(Relaxed) && self.reading.load(Relaxed) == Reading::Done as u8
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.last.load(Relaxed)
+    }
+
+    pub(crate) fn make_last(&self) {
+        self.last.store(true, Relaxed);
+    }
+
+    /// The connection leaves HTTP.
+    pub(crate) fn upgrade(&self) {
+        if !self.upgraded.swap(true, Relaxed) {
+            self.replica.ledger.upgrade();
+        }
+    }
+
+    /// Bytes came from the client.
+    pub(crate) fn hear(&self) {
+        self.heard.store(true, Relaxed);
+    }
+
+    /// hyper's buffer is empty, and so everything that ended is with the kernel. HTTP/2 streams share a buffer, there the
+    /// end of the body counts instead.
+    pub(crate) fn flush(&self) {
+        if self.protocol == Protocol::Http1 {
+            let ended = self.ended.load(Relaxed);
+            let finished = ended - self.flushed.load(Relaxed);
+            if finished > 0 {
+                self.flushed.store(ended, Relaxed);
+                self.finish(finished);
+            }
+        }
+    }
+
+    /// Whether an idle connection's client took too long, as of `now_ns`.
+    pub(crate) fn overdue(&self, now_ns: u64) -> Option<Overdue> {
+        let limits = &self.replica.limits;
+        let exceeds =
+            |since_ns: u64, limit: Duration| u128::from(now_ns.saturating_sub(since_ns)) >= limit.as_nanos();
+        match self.part_of_head_since(now_ns) {
+            Some(since) => exceeds(since, limits.head_timeout).then_some(Overdue::Head),
+            None => exceeds(self.idle_since_ns(), limits.idle_timeout).then_some(Overdue::Request),
+        }
+    }
+
+    fn idle_since_ns(&self) -> u64 {
+        self.idle_since_ns.load(Relaxed)
+    }
+
+    /// Since when a part of the next request's head has been there, if it is; asked from time to time, the first time
+    /// that a part is there is taken for its beginning.
+    fn part_of_head_since(&self, now_ns: u64) -> Option<u64> {
+        if !self.heard.load(Relaxed) {
+            return None;
+        }
+        let since = self.head_since_ns.load(Relaxed);
+        if since == 0 {
+            self.head_since_ns.store(now_ns, Relaxed);
+            return Some(now_ns);
+        }
+        Some(since)
+    }
+
+    /// The router is called for a request.
+    pub(crate) fn begin(&self, has_body: bool) {
+        let reading = if has_body { Reading::UnderWay } else { Reading::Done };
+        self.replica.ledger.begin();
+        self.begun.fetch_add(1, Relaxed);
+        self.reading.store(reading as u8, Relaxed);
+        self.heard.store(false, Relaxed);
+        self.head_since_ns.store(0, Relaxed);
+    }
+
+    /// The request's body has been read to its end.
+    pub(crate) fn end_body(&self) {
+        self.reading.store(Reading::Done as u8, Relaxed);
+    }
+
+    /// Nobody reads the request's body any further.
+    pub(crate) fn drop_body(&self) {
+        // On HTTP/2 several bodies share the link, and nobody asks.
+        let _ =
+            self.reading.compare_exchange(Reading::UnderWay as u8, Reading::Dropped as u8, Relaxed, Relaxed);
+    }
+
+    /// The response is over, `is_whole` or not.
+    pub(crate) fn end(&self, is_whole: bool) {
+        match self.protocol {
+            Protocol::Http1 => {
+                self.ended.fetch_add(1, Relaxed);
+            }
+            Protocol::Http2 => {
+                self.flushed.fetch_add(1, Relaxed);
+                if is_whole {
+                    self.finish(1);
+                } else {
+                    self.replica.ledger.abort(1);
+                }
+            }
+        }
+    }
+
+    fn finish(&self, count: u64) {
+        let now = monotonic_ns();
+        self.idle_since_ns.store(now, Relaxed);
+        // Bytes that came while the request was served belonged to its body, as a rule.
+        self.heard.store(false, Relaxed);
+        self.replica.ledger.answer(count, now);
+    }
+}
+
+impl Drop for Link {
+    /// The connection is gone: what was not finished never will be.
+    fn drop(&mut self) {
+        let unfinished = self.begun.load(Relaxed) - self.flushed.load(Relaxed);
+        if unfinished > 0 {
+            self.replica.ledger.abort(unfinished);
+        }
+        if self.upgraded.load(Relaxed) {
+            self.replica.ledger.end_upgraded();
+        }
+    }
+}

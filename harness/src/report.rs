@@ -46,6 +46,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// Why, if it is not a plain pass.
     pub reasons: Vec<String>,
+    /// Those of the reasons that are no broken budget: what the run could not see.
+    #[serde(default)]
+    pub blind_spots: Vec<String>,
     /// The budgets, with what was seen.
     pub budgets: Vec<BudgetResult>,
     /// What was tested, and how.
@@ -280,12 +283,6 @@ pub struct Context {
 }
 
 impl Report {
-    /// The reasons that are no broken budget: what the run could not see.
-    pub fn blind_spots(&self) -> impl Iterator<Item = &str> {
-        let broken = self.budgets.iter().filter(|result| !result.holds).count();
-        self.reasons.iter().skip(broken).map(String::as_str)
-    }
-
     /// Puts together what is told about a run.
     #[must_use]
     pub fn assemble(
@@ -318,6 +315,7 @@ impl Report {
             },
             verdict: judgement.verdict,
             reasons: judgement.reasons,
+            blind_spots: judgement.blind_spots,
             budgets: judgement.budgets,
             scenario,
             totals: summary.totals,

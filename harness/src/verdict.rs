@@ -54,6 +54,17 @@ pub struct BudgetResult {
     pub seen: Option<f64>,
     /// Whether it holds; a latency of nothing does not.
     pub holds: bool,
+    /// Why the machine may have broken it instead of the server, if so: it says nothing then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub excuse: Option<String>,
+}
+
+impl BudgetResult {
+    /// Whether it is broken, and the server's fault.
+    #[must_use]
+    pub const fn is_broken(&self) -> bool {
+        !self.holds && self.excuse.is_none()
+    }
 }
 
 /// The verdict with its reasons.
@@ -63,6 +74,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why, for people: the broken budgets, then what the run could not see.
     pub reasons: Vec<String>,
+    /// Those of them that are no broken budget: what the run could not see.
+    pub blind_spots: Vec<String>,
     /// Every budget with what was seen.
     pub budgets: Vec<BudgetResult>,
 }
@@ -79,68 +92,57 @@ pub struct Asked {
 /// Judges a run by its budgets.
 #[must_use]
 pub fn judge(recording: &Recording, summary: &Summary, budgets: &[Budget], asked: Asked) -> Judgement {
-    let budgets: Vec<BudgetResult> = budgets
-        .iter()
-        .map(|budget| {
-            let seen = summary.measure(budget);
-            let holds = seen.is_some_and(|seen| budget.operator.holds(seen, budget.value));
-            BudgetResult { budget: budget.clone(), seen, holds }
-        })
-        .collect();
-    let broken: Vec<&BudgetResult> = budgets.iter().filter(|result| !result.holds).collect();
-    let is_excused = |result: &BudgetResult| is_excused(recording, result);
-    let blind = blind_spots(recording, summary, asked);
-    let verdict = if broken.iter().any(|result| !is_excused(result)) {
+    let budgets: Vec<BudgetResult> =
+        budgets.iter().map(|budget| held_against(recording, summary, budget)).collect();
+    let blind_spots = blind_spots(recording, summary, asked);
+    let verdict = if budgets.iter().any(BudgetResult::is_broken) {
         Verdict::Fail
-    } else if broken.is_empty() && blind.is_empty() {
+    } else if budgets.iter().all(|result| result.holds) && blind_spots.is_empty() {
         Verdict::Pass
     } else {
         Verdict::Inconclusive
     };
-    let told = broken.iter().map(|result| {
-        let excuse = if is_excused(result) {
-            let longest = recording.stalls.longest.as_millis();
-            if recording.drops.packets > 0 {
-                "; but the kernel dropped packets, and the harness cannot tell".to_owned()
-            } else {
-                format!("; but the harness itself was stalled, up to {longest} ms at a time, and cannot tell")
-            }
-        } else {
-            String::new()
-        };
-        format!("{}{excuse}", describe(result))
-    });
-    let reasons = told.chain(blind).collect();
-    Judgement { verdict, reasons, budgets }
+    let told = budgets.iter().filter(|result| !result.holds).map(describe);
+    let reasons = told.chain(blind_spots.iter().cloned()).collect();
+    Judgement { verdict, reasons, blind_spots, budgets }
+}
+
+fn held_against(recording: &Recording, summary: &Summary, budget: &Budget) -> BudgetResult {
+    let seen = summary.measure(budget);
+    let holds = seen.is_some_and(|seen| budget.operator.holds(seen, budget.value));
+    let excuse = seen.filter(|_| !holds).and_then(|seen| excuse(recording, budget, seen));
+    BudgetResult { budget: budget.clone(), seen, holds, excuse }
 }
 
 fn describe(result: &BudgetResult) -> String {
     let unit = if result.budget.metric.is_latency() { " ms" } else { "" };
-    match result.seen {
-        Some(seen) => format!("budget {} is broken: {seen}{unit}", result.budget),
-        None => format!("budget {} is broken: there was nothing to measure", result.budget),
+    match (result.seen, &result.excuse) {
+        (Some(seen), None) => format!("budget {} is broken: {seen}{unit}", result.budget),
+        (Some(seen), Some(why)) => format!("budget {} is broken: {seen}{unit}; but {why}", result.budget),
+        (None, _) => format!("budget {} is broken: there was nothing to measure", result.budget),
     }
 }
 
-/// Whether a broken budget may be the machine's work: it is one of latency, and the kernel dropped packets, or the
-/// harness's own stalls were as long as what is too much and took at least the share of the run that the budget looks at.
-fn is_excused(recording: &Recording, result: &BudgetResult) -> bool {
-    let share = match result.budget.metric {
+/// Why a broken budget may be the machine's work: it is one of latency, and the kernel dropped packets, or the harness's
+/// own stalls were as long as what is too much and took at least the share of the run that the budget looks at.
+fn excuse(recording: &Recording, budget: &Budget, seen: f64) -> Option<String> {
+    let share = match budget.metric {
         Metric::Percentile(percent) => 1.0 - percent / 100.0,
         Metric::Max => 0.0,
-        _ => return false,
+        _ => return None,
     };
-    let (Some(seen), Some(began), Some(ended)) = (result.seen, recording.load_began, recording.load_ended)
-    else {
-        return false;
-    };
+    let load = recording.load_ended?.since(recording.load_began?);
     if recording.drops.packets > 0 {
-        return true;
+        return Some("the kernel dropped packets, and the harness cannot tell".to_owned());
     }
     let stalls = &recording.stalls;
-    !stalls.total.is_zero()
-        && stalls.total.as_secs_f64() >= share * ended.since(began).as_secs_f64()
-        && stalls.longest.as_secs_f64() * 1e3 >= seen - result.budget.value
+    let is_explained = !stalls.total.is_zero()
+        && stalls.total.as_secs_f64() >= share * load.as_secs_f64()
+        && stalls.longest.as_secs_f64() * 1e3 >= seen - budget.value;
+    is_explained.then(|| {
+        let longest = stalls.longest.as_millis();
+        format!("the harness itself was stalled, up to {longest} ms at a time, and cannot tell")
+    })
 }
 
 /// How many restarts of several replicas, or replacements, never left another replica ready beside the one that was
@@ -347,6 +349,10 @@ mod tests {
 
     /// `clean` over a second, all of its requests answered after `latency`, the harness stalled for `stall` at once.
     fn stalled(latency: u64, stall: u64, budget: &str) -> Verdict {
+        judged(latency, stall, budget).verdict
+    }
+
+    fn judged(latency: u64, stall: u64, budget: &str) -> Judgement {
         let mut recording = clean();
         (recording.load_began, recording.load_ended) = (Some(at(0)), Some(at(1000)));
         for _ in 0..10 {
@@ -355,7 +361,20 @@ mod tests {
         if stall > 0 {
             recording.stalls.add(at(500), at(500 + stall));
         }
-        verdict(&recording, budget).verdict
+        verdict(&recording, budget)
+    }
+
+    #[test]
+    fn excuse_stands_beside_its_budget_and_is_no_blind_spot() {
+        let judgement = judged(300, 100, "p(95)<250ms");
+        assert!(judgement.budgets[0].excuse.is_some() && !judgement.budgets[0].is_broken());
+        assert!(
+            judgement.reasons[0].contains("; but the harness itself was stalled"),
+            "{:?}",
+            judgement.reasons
+        );
+        assert_eq!(judgement.blind_spots, [""; 0]);
+        assert!(judged(300, 0, "p(95)<250ms").budgets[0].is_broken());
     }
 
     #[test]

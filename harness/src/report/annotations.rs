@@ -29,7 +29,7 @@ pub fn render(report: &Report) -> String {
         });
         line(&mut out, "error", &title, &format!("{} {}{example}", count(*failed), class.label()));
     }
-    for reason in report.blind_spots().take(MOST) {
+    for reason in report.blind_spots.iter().take(MOST) {
         line(&mut out, "warning", &title, &clipped(reason, 400));
     }
     out

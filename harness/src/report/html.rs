@@ -119,8 +119,8 @@ fn headline(report: &Report) -> Markup {
         @if let Some(why) = &report.run.cut_short {
             p.cut { "Cut off: " (clipped(why, 300)) ". This page shows what was seen until then." }
         }
-        @if report.blind_spots().next().is_some() {
-            ul.reasons { @for reason in report.blind_spots().take(12) { li { (clipped(reason, 300)) } } }
+        @if !report.blind_spots.is_empty() {
+            ul.reasons { @for reason in report.blind_spots.iter().take(12) { li { (clipped(reason, 300)) } } }
         }
         @let steps = advice(report);
         div.advice {

@@ -152,7 +152,7 @@ fn restart(report: &Report, index: usize, info: &RestartInfo) -> Outcome {
 }
 
 fn run(report: &Report) -> Suite {
-    let blind: Vec<String> = report.blind_spots().map(|reason| clipped(reason, 400)).collect();
+    let blind: Vec<String> = report.blind_spots.iter().map(|reason| clipped(reason, 400)).collect();
     let case = Case {
         name: "could have seen every failure".to_owned(),
         duration_ms: report.run.duration_ms,

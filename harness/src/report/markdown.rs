@@ -25,7 +25,7 @@ pub fn render(report: &Report) -> String {
         Verdict::Inconclusive => "⚠️",
     };
     let _ = writeln!(out, "### {sign} {}\n", escaped(&sentence(report), usize::MAX));
-    for reason in report.blind_spots().take(MOST_ROWS) {
+    for reason in report.blind_spots.iter().take(MOST_ROWS) {
         let _ = writeln!(out, "- {}", escaped(reason, 300));
     }
     for step in advice(report) {

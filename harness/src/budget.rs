@@ -60,6 +60,25 @@ impl Metric {
     pub const fn is_latency(self) -> bool {
         matches!(self, Self::Percentile(_) | Self::Max)
     }
+
+    /// Whether failures of this class are among what is counted.
+    #[must_use]
+    pub const fn counts(self, class: FailureClass) -> bool {
+        match self {
+            Self::Failed => class.is_servers(),
+            Self::Class(counted) => counted as u8 == class as u8,
+            Self::Reset => {
+                matches!(class, FailureClass::ResetBeforeResponse | FailureClass::ResetMidResponse)
+            }
+            Self::Requests | Self::Ok | Self::Replayed | Self::Percentile(_) | Self::Max => false,
+        }
+    }
+
+    /// Whether failures are what is counted.
+    #[must_use]
+    pub const fn is_of_failures(self) -> bool {
+        matches!(self, Self::Failed | Self::Class(_) | Self::Reset)
+    }
 }
 
 /// How a budget compares.
@@ -242,6 +261,18 @@ mod tests {
         assert!(matches!(parse("failed==-1"), Err(BudgetError::BadValue(..))));
         assert!(matches!(parse("failed==NaN"), Err(BudgetError::BadValue(..))));
         assert!(matches!(parse("p(50)<5 parsecs"), Err(BudgetError::BadValue(..))));
+    }
+
+    #[test]
+    fn failures_are_counted_by_the_metrics_that_name_them() {
+        let counted = |metric: &str| {
+            let budget = parse(&format!("{metric}==0")).unwrap();
+            FailureClass::ALL.into_iter().filter(|class| budget.metric.counts(*class)).count()
+        };
+        assert_eq!(
+            ["failed", "reset", "refused", "harness_resource", "requests", "replayed", "max"].map(counted),
+            [10, 2, 1, 1, 0, 0, 0]
+        );
     }
 
     proptest! {

@@ -3,9 +3,10 @@
 //!
 //! Two runs of the same thing never give the same numbers, so a difference alone is no regression:
 //!
-//! - **Failures.** A base without failures kept `failed==0`; a new run with any does not keep it, and that is a regression
-//!   whatever chance says, unless the new run's own budgets speak of failures and hold. Otherwise the rate of failures
-//!   has to grow by the tolerance, and by more than chance allows ([`failures`]). In total, by class and by cohort.
+//! - **Failures.** If the base lost nothing, any failure of the new run is a regression whatever chance says, unless a
+//!   budget of the new run counts it and holds. Otherwise the rate of failures has to grow by the tolerance, and by more
+//!   than chance allows ([`failures`]). In total, by class and by cohort.
+//! - **Budgets.** One that held in the base and is broken in the new run is a regression.
 //! - **Times.** Each restart gives one value: the p99 of the requests in its window, how long it drained, how long nobody
 //!   was there, how long the next process took. None are judged if a generator was late: that machine was too busy to
 //!   tell. The new run's values have to lie above the base's (rank-sum test), and
@@ -21,6 +22,7 @@ pub mod ranks;
 pub mod terminal;
 pub mod timings;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -28,7 +30,7 @@ use serde::Serialize;
 use crate::compare::failures::FailureRow;
 use crate::compare::timings::TimingRow;
 use crate::report::files::{self, FilesError};
-use crate::report::text::counted;
+use crate::report::text::{count, counted};
 use crate::report::{Report, SCHEMA_VERSION};
 use crate::verdict::Verdict;
 
@@ -159,7 +161,7 @@ impl Side {
             verdict: report.verdict,
             requests: report.totals.requests,
             restarts: report.restarts.len(),
-            blind_spots: report.blind_spots().map(ToOwned::to_owned).collect(),
+            blind_spots: report.blind_spots.clone(),
         }
     }
 }
@@ -196,8 +198,11 @@ impl Comparison {
         let (old_side, new_side) = (Side::of(base), Side::of(new));
         let mut reasons = failures::reasons(&failures);
         reasons.extend(timings.iter().filter(|row| row.change == Change::Worse).map(TimingRow::sentence));
+        let (broken, untested) = newly_broken(base, new);
+        reasons.extend(broken);
         let is_worse = !reasons.is_empty();
-        let doubts = doubts(&old_side, &new_side, failures.is_empty(), &timings);
+        let mut doubts = doubts(&old_side, &new_side, failures.is_empty(), &timings);
+        doubts.extend(untested);
         let outcome = match (is_worse, doubts.is_empty()) {
             (true, _) => Outcome::Regression,
             (false, true) => Outcome::NoRegression,
@@ -245,6 +250,31 @@ pub fn read(path: &Path) -> Result<Report, CompareError> {
         }),
         None => Ok(report),
     }
+}
+
+/// The new run's broken budgets, if the base passed: those that held in the base, and those of which it says nothing,
+/// since it had no such budget or not the same cohorts. And the losses of cohorts that it had not.
+fn newly_broken(base: &Report, new: &Report) -> (Vec<String>, Vec<String>) {
+    let names = |report: &Report| -> BTreeSet<String> {
+        report.cohorts.iter().map(|cohort| cohort.name.clone()).collect()
+    };
+    let (old, now) = (names(base), names(new));
+    let (mut broken, mut untested) = (Vec::new(), Vec::new());
+    let is_failing = base.verdict == Verdict::Pass && new.verdict == Verdict::Fail;
+    for result in new.budgets.iter().filter(|result| is_failing && result.is_broken()) {
+        let budget = &result.budget;
+        let held = base.budgets.iter().any(|other| other.budget == *budget && other.holds);
+        let has_scope = budget.scope.as_ref().map_or(old == now, |scope| old.contains(scope) || old == now);
+        if held && has_scope {
+            broken.push(format!("budget {budget} held in base and is broken in new"));
+        } else {
+            untested.push(format!("budget {budget} is broken in new, and base does not say whether it held"));
+        }
+    }
+    untested.extend(failures::only_in_new(base, new).into_iter().map(|cohort| {
+        format!("cohort {} is only in new, and lost {}", cohort.name, count(cohort.counts.failed))
+    }));
+    (broken, untested)
 }
 
 /// Why a regression could have gone unseen.

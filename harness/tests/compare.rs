@@ -55,6 +55,7 @@ fn run(requests: u64, restarts: &[(u64, f64, f64)]) -> Value {
         },
         "verdict": if holds { "pass" } else { "fail" },
         "reasons": if holds { json!([]) } else { json!(["budget failed==0 is broken"]) },
+        "blind_spots": [],
         "budgets": [{ "budget": "failed==0", "seen": failed as f64, "holds": holds }],
         "scenario": {
             "subject": "preset handover", "preset": "handover", "image": null, "replicas": 2, "rounds": 2,
@@ -104,7 +105,7 @@ fn run_is_no_regression_of_itself() {
 fn first_failure_is_a_regression_and_the_next_is_noise() {
     let (one, two) = (run(10_000, &[(1, 10.0, 3_000.0); 1]), run(10_000, &[(2, 10.0, 3_000.0); 1]));
     let first = compared(&quiet(), &one);
-    assert_eq!((first.outcome, first.reasons.len()), (Outcome::Regression, 2), "{:?}", first.reasons);
+    assert_eq!((first.outcome, first.reasons.len()), (Outcome::Regression, 3), "{:?}", first.reasons);
     assert!(
         first.reasons[0].contains("0 of 10,000 failed in base, 1 of 10,000 in new"),
         "{:?}",
@@ -133,13 +134,92 @@ fn more_failures_count_only_beyond_chance_and_tolerance() {
     assert_eq!(change(&compared(&failing(100), &failing(150)), "failed"), Change::Same, "less than twice");
     assert_eq!(change(&compared(&failing(10), &failing(30)), "failed"), Change::Worse);
     assert_eq!(change(&compared(&failing(30), &failing(10)), "failed"), Change::Better);
-    let in_one_lump =
-        run(10_000, &[(0, 10.0, 3_000.0), (0, 10.0, 3_000.0), (0, 10.0, 3_000.0), (40, 10.0, 3_000.0)]);
+}
+
+/// Four restarts that lose so many.
+fn losing(failed: [u64; 4]) -> Value {
+    run(10_000, &failed.map(|failed| (failed, 10.0, 3_000.0)))
+}
+
+#[test]
+fn lumps_are_as_large_as_the_base_shows() {
+    let change_of = |base, new| change(&compared(&losing(base), &losing(new)), "failed");
+    assert_eq!(change_of([0, 0, 30, 0], [0, 25, 0, 40]), Change::Same, "the base loses in lumps too");
+    assert_eq!(change_of([10, 0, 25, 3], [30, 2, 40, 8]), Change::Same);
+    assert_eq!(change_of([0, 1, 0, 0], [0, 0, 0, 800]), Change::Worse, "a lump does not excuse itself");
+    assert_eq!(change_of([2; 4], [0, 0, 0, 80]), Change::Worse);
+    assert_eq!(change_of([0, 1, 0, 0], [0, 800, 0, 0]), Change::Worse);
+}
+
+#[test]
+fn longer_pauses_do_not_thin_out_the_losses() {
+    let more_requests = |failed: [u64; 4]| run(40_000, &failed.map(|failed| (failed, 10.0, 3_000.0)));
+    assert_eq!(change(&compared(&more_requests([10; 4]), &losing([10; 4])), "failed"), Change::Same);
+    assert_eq!(change(&compared(&losing([10; 4]), &more_requests([10; 4])), "failed"), Change::Same);
+    assert_eq!(change(&compared(&losing([10; 4]), &more_requests([30; 4])), "failed"), Change::Worse);
+    // A server that loses one of a hundred all the time does so in longer pauses too.
+    let all_the_time = |requests: u64| {
+        let mut run = run(requests, &[(0, 10.0, 3_000.0); 4]);
+        let failed = (requests - 4_000) / 100;
+        for counts in ["/totals", "/cohorts/0"] {
+            run.pointer_mut(counts).unwrap()["failed"] = json!(failed);
+        }
+        run
+    };
+    assert_eq!(change(&compared(&all_the_time(40_000), &all_the_time(10_000)), "failed"), Change::Same);
+    assert_eq!(change(&compared(&all_the_time(10_000), &all_the_time(40_000)), "failed"), Change::Same);
+}
+
+/// A run that loses one refused request a restart, held against these budgets.
+fn budgeted(budgets: &[(&str, bool)]) -> Value {
+    let mut run = even(1, 10.0, 3_000.0);
+    let budgets: Vec<Value> =
+        budgets.iter().map(|(text, holds)| json!({ "budget": text, "seen": 0.0, "holds": holds })).collect();
+    run["verdict"] =
+        json!(if budgets.iter().all(|budget| budget["holds"] == json!(true)) { "pass" } else { "fail" });
+    run["budgets"] = json!(budgets);
+    run["reasons"] = json!([]);
+    run
+}
+
+#[test]
+fn budget_allows_what_it_counts_and_nothing_else() {
+    for (budgets, expected) in [
+        (&[("failed<10", true)][..], Outcome::NoRegression),
+        (&[("refused<10", true)], Outcome::NoRegression),
+        (&[("fresh.refused<10", true)], Outcome::NoRegression),
+        (&[("reset==0", true), ("empty_reply==0", true)], Outcome::Regression),
+        (&[("pooled.failed==0", true)], Outcome::Regression),
+        (&[("requests>1", true), ("p(99)<9s", true)], Outcome::Regression),
+        (&[("failed<2", false)], Outcome::Regression),
+        (&[], Outcome::Regression),
+    ] {
+        let comparison = compared(&quiet(), &budgeted(budgets));
+        assert_eq!(comparison.outcome, expected, "{budgets:?}: {:?}", comparison.reasons);
+    }
+}
+
+#[test]
+fn run_that_fails_against_a_base_that_passed_is_never_without_a_regression() {
+    let mut slow = budgeted(&[("failed<10", true), ("p(99)<250ms", false)]);
+    let comparison = compared(&quiet(), &slow);
+    assert_eq!(comparison.outcome, Outcome::Inconclusive, "{:?}", comparison.reasons);
     assert_eq!(
-        change(&compared(&failing(2), &in_one_lump), "failed"),
-        Change::Same,
-        "one restart lost them all"
+        comparison.reasons,
+        ["budget p(99)<250ms is broken in new, and base does not say whether it held"]
     );
+    let mut base = quiet();
+    base["budgets"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "budget": "p(99)<250ms", "seen": 9.0, "holds": true }));
+    let comparison = compared(&base, &slow);
+    assert_eq!(comparison.outcome, Outcome::Regression);
+    assert_eq!(comparison.reasons, ["budget p(99)<250ms held in base and is broken in new"]);
+    slow["budgets"][1]["excuse"] = json!("the harness itself was stalled");
+    slow["verdict"] = json!("inconclusive");
+    slow["reasons"] = json!(["budget p(99)<250ms is broken"]);
+    assert_eq!(compared(&base, &slow).outcome, Outcome::Inconclusive, "the machine may have broken it");
 }
 
 #[test]
@@ -176,6 +256,7 @@ fn what_a_run_could_not_show_makes_a_comparison_inconclusive() {
     late["cohorts"][0]["lateness_p99_ms"] = json!(800.0);
     late["verdict"] = json!("inconclusive");
     late["reasons"] = json!(["cohort fresh could not keep its schedule"]);
+    late["blind_spots"] = late["reasons"].clone();
     for (base, new, side) in [(&quiet(), &late, "new"), (&late, &quiet(), "base")] {
         let comparison = compared(base, new);
         assert_eq!(comparison.outcome, Outcome::Inconclusive);
@@ -198,7 +279,14 @@ fn only_what_both_runs_have_is_compared_and_the_rest_is_said() {
     base["scenario"]["cohorts"] = json!([base["scenario"]["cohorts"][1]]);
     new["scenario"]["subject"] = json!("preset reuseport");
     let comparison = compared(&base, &new);
-    assert_eq!(comparison.outcome, Outcome::NoRegression, "only `fresh` failed, and base has no `fresh`");
+    assert_eq!(comparison.outcome, Outcome::Inconclusive, "only `fresh` failed, and base has no `fresh`");
+    assert_eq!(
+        comparison.reasons,
+        [
+            "budget failed==0 is broken in new, and base does not say whether it held",
+            "cohort fresh is only in new, and lost 12"
+        ]
+    );
     assert_eq!(
         comparison.differences,
         ["subject preset handover -> preset reuseport", "cohort fresh only in new (12 failed)"]

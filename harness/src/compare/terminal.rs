@@ -72,11 +72,10 @@ fn timing_cells(row: &TimingRow) -> [String; 5] {
 
 /// How many times the rate.
 pub(super) fn rate_ratio(row: &FailureRow) -> String {
-    if row.base.failed == 0 || row.base.requests == 0 || row.new.requests == 0 {
+    if row.base.rate() <= 0.0 || row.new.requests == 0 {
         return "-".to_owned();
     }
-    let rate = |failed: u64, requests: u64| failed as f64 / requests as f64;
-    ratio(rate(row.base.failed, row.base.requests), rate(row.new.failed, row.new.requests))
+    ratio(row.base.rate(), row.new.rate())
 }
 
 /// How many times as long.

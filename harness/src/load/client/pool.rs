@@ -1,5 +1,6 @@
 //! Requests as an application's client sends them. The only user of reqwest.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -182,33 +183,43 @@ impl<S> tower_layer::Layer<S> for CountConnections {
     type Service = CountedConnector<S>;
 
     fn layer(&self, connector: S) -> CountedConnector<S> {
-        CountedConnector { connector, count: Arc::clone(&self.0) }
+        CountedConnector { connector: Arc::new(connector), count: Arc::clone(&self.0) }
     }
 }
 
-#[derive(Debug, Clone)]
+/// The pool clones its connector for every request, and connects for few: what it clones is cheap.
+#[derive(Debug)]
 struct CountedConnector<S> {
-    connector: S,
+    connector: Arc<S>,
     count: Arc<AtomicU64>,
+}
+
+impl<S> Clone for CountedConnector<S> {
+    fn clone(&self) -> Self {
+        Self { connector: Arc::clone(&self.connector), count: Arc::clone(&self.count) }
+    }
 }
 
 impl<S, T> tower_service::Service<T> for CountedConnector<S>
 where
-    S: tower_service::Service<T>,
+    S: tower_service::Service<T> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
+    T: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
     type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.connector.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // The clone that connects is asked.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, target: T) -> Self::Future {
-        let (connecting, count) = (self.connector.call(target), Arc::clone(&self.count));
+        let (mut connector, count) = (S::clone(&self.connector), Arc::clone(&self.count));
         Box::pin(async move {
-            let connection = connecting.await?;
+            poll_fn(|context| connector.poll_ready(context)).await?;
+            let connection = connector.call(target).await?;
             count.fetch_add(1, Ordering::Relaxed);
             Ok(connection)
         })

@@ -6,12 +6,13 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, StatusCode, header};
-use bytes::Bytes;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::Limited;
 use hyper::body::Incoming;
@@ -49,11 +50,12 @@ impl Service<Request<Incoming>> for App {
         let (head, incoming) = request.into_parts();
         let has_body = !incoming.is_end_stream();
         self.link.begin(has_body);
-        let exchange = Exchange { link: Arc::clone(&self.link), is_whole: false };
+        let exchange = Some(Exchange::new(&self.link));
+        let is_connect = head.method == Method::CONNECT;
         let max_body = self.link.replica().limits.max_body;
         if incoming.size_hint().lower() > max_body {
             self.link.drop_body();
-            return Handling { work: Work::TooLarge, exchange: Some(exchange) };
+            return Handling { work: Work::TooLarge, is_connect, exchange };
         }
         let body = if has_body {
             let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
@@ -62,7 +64,7 @@ impl Service<Request<Incoming>> for App {
             Body::empty()
         };
         let future = self.router.clone().call(Request::from_parts(head, body));
-        Handling { work: Work::Routed { future }, exchange: Some(exchange) }
+        Handling { work: Work::Routed { future }, is_connect, exchange }
     }
 }
 
@@ -70,12 +72,21 @@ impl Service<Request<Incoming>> for App {
 #[derive(Debug)]
 struct Exchange {
     link: Arc<Link>,
-    is_whole: bool,
+    /// The response's body came to its end.
+    is_whole: AtomicBool,
+    /// Something of it was never sent.
+    is_cut: AtomicBool,
+}
+
+impl Exchange {
+    fn new(link: &Arc<Link>) -> Self {
+        Self { link: Arc::clone(link), is_whole: AtomicBool::new(false), is_cut: AtomicBool::new(false) }
+    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.link.end(self.is_whole);
+        self.link.end(*self.is_whole.get_mut() && !*self.is_cut.get_mut());
     }
 }
 
@@ -92,6 +103,7 @@ pin_project_lite::pin_project! {
     pub(crate) struct Handling {
         #[pin]
         work: Work,
+        is_connect: bool,
         exchange: Option<Exchange>,
     }
 }
@@ -118,12 +130,13 @@ impl Future for Handling {
         for (name, value) in &link.replica().stamp {
             head.headers.insert(name.clone(), value.clone());
         }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            link.upgrade();
-        }
-        let is_last = link.is_last() || link.replica().orders.current().is_last_answer();
-        if is_last && link.protocol() == Protocol::Http1 && head.status != StatusCode::SWITCHING_PROTOCOLS {
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if link.protocol() == Protocol::Http1 {
+            let is_tunnel = *this.is_connect && head.status.is_success();
+            if is_tunnel || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                link.upgrade();
+            } else if link.is_last() || link.replica().orders.current().is_last_answer() {
+                head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
         }
         Poll::Ready(Ok(Response::from_parts(head, Answer::new(body, exchange))))
     }
@@ -133,31 +146,62 @@ impl Future for Handling {
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: Body,
-    exchange: Exchange,
+    entry: Entry,
+}
+
+/// An answer's entry in the books.
+#[derive(Debug)]
+enum Entry {
+    /// HTTP/1: what hyper has taken is counted when it flushes, see [`Link`].
+    Own(Exchange),
+    /// HTTP/2: h2 takes more than the client's window has room for, so what it has not sent yet stays in the books too.
+    Shared(Arc<Exchange>),
 }
 
 impl Answer {
-    fn new(body: Body, mut exchange: Exchange) -> Self {
-        exchange.is_whole = body.is_end_stream();
-        Self { body, exchange }
+    fn new(body: Body, exchange: Exchange) -> Self {
+        let entry = match exchange.link.protocol() {
+            Protocol::Http1 => Entry::Own(exchange),
+            Protocol::Http2 => Entry::Shared(Arc::new(exchange)),
+        };
+        let answer = Self { body, entry };
+        answer.note(answer.body.is_end_stream());
+        answer
+    }
+
+    fn note(&self, is_whole: bool) {
+        let exchange = match &self.entry {
+            Entry::Own(exchange) => exchange,
+            Entry::Shared(exchange) => exchange,
+        };
+        exchange.is_whole.store(is_whole, Relaxed);
     }
 }
 
 impl HttpBody for Answer {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = axum::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match &frame {
-            Poll::Ready(None) => self.exchange.is_whole = true,
-            Poll::Ready(Some(Ok(_))) => self.exchange.is_whole = self.body.is_end_stream(),
+            Poll::Ready(None) => self.note(true),
+            // Nothing follows trailers.
+            Poll::Ready(Some(Ok(frame))) => self.note(frame.is_trailers() || self.body.is_end_stream()),
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
-        frame
+        frame.map_ok(|frame| {
+            frame.map_data(|bytes| Piece {
+                bytes,
+                exchange: match &self.entry {
+                    Entry::Own(_) => None,
+                    Entry::Shared(exchange) => Some(Arc::clone(exchange)),
+                },
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -166,6 +210,41 @@ impl HttpBody for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A piece of a response's body. On HTTP/2 it keeps its request in the books until h2 has sent it.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    bytes: Bytes,
+    exchange: Option<Arc<Exchange>>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(exchange) = &self.exchange
+            && self.bytes.has_remaining()
+        {
+            exchange.is_cut.store(true, Relaxed);
+        }
     }
 }
 

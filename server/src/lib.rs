@@ -67,6 +67,7 @@
 //!     │               │  told to stop
 //!     │               └── GOAWAY "no new streams" ─> round trip ─> GOAWAY with the last stream
 //!     │                                              ─> streams finish ─> closed
+//!     │                   (a client that is silent for a second, without a stream: closed)
 //!     │
 //!     └── upgraded (a WebSocket): the application says goodbye when [`Drain::started`] tells it
 //! ```

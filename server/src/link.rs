@@ -53,8 +53,10 @@ pub(crate) struct Link {
     idle_since_ns: AtomicU64,
     /// The next response is the last one, whatever the order says.
     last: AtomicBool,
-    /// The connection has left HTTP.
-    upgraded: AtomicBool,
+    /// Streams that have left HTTP: on HTTP/1 the connection, on HTTP/2 each of several.
+    upgraded: AtomicU64,
+    /// Bytes came or went since somebody asked.
+    stirs: AtomicBool,
 }
 
 /// How far a request's body has been read.
@@ -84,7 +86,8 @@ impl Link {
             head_since_ns: AtomicU64::new(0),
             idle_since_ns: AtomicU64::new(monotonic_ns()),
             last: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
+            upgraded: AtomicU64::new(0),
+            stirs: AtomicBool::new(false),
         }
     }
 
@@ -96,9 +99,14 @@ impl Link {
         self.protocol
     }
 
-    /// Every request that began has been answered, and the answers are with the kernel.
+    /// Every request that began has been answered, the answers are with the kernel, and nothing else goes on.
     pub(crate) fn is_idle(&self) -> bool {
-        self.begun.load(Relaxed) == self.flushed.load(Relaxed)
+        self.begun.load(Relaxed) == self.flushed.load(Relaxed) && self.upgraded.load(Relaxed) == 0
+    }
+
+    /// Idle, and not a byte came or went since this was asked before.
+    pub(crate) fn has_gone_quiet(&self) -> bool {
+        !self.stirs.swap(false, Relaxed) && self.is_idle()
     }
 
     /// What the client sends next is the beginning of a request, not the rest of a body that nobody read.
@@ -137,20 +145,27 @@ impl Link {
         self.last.store(true, Relaxed);
     }
 
-    /// The connection leaves HTTP.
+    /// A stream leaves HTTP; on HTTP/1 the connection does, for the rest of its life.
     pub(crate) fn upgrade(&self) {
-        if !self.upgraded.swap(true, Relaxed) {
-            self.replica.ledger.upgrade();
-        }
+        self.upgraded.fetch_add(1, Relaxed);
+        self.replica.ledger.upgrade();
     }
 
     /// Bytes came from the client.
     pub(crate) fn hear(&self) {
         self.heard.store(true, Relaxed);
+        self.stirs.store(true, Relaxed);
     }
 
-    /// hyper's buffer is empty, and so everything that ended is with the kernel. HTTP/2 streams share a buffer, there the
-    /// end of the body counts instead.
+    /// Bytes went to the client.
+    pub(crate) fn tell(&self) {
+        if self.protocol == Protocol::Http2 {
+            self.stirs.store(true, Relaxed);
+        }
+    }
+
+    /// hyper's buffer is empty, and so everything that ended is with the kernel. HTTP/2 streams share a buffer, there it
+    /// counts that h2 let go of the last piece of the body.
     pub(crate) fn flush(&self) {
         if self.protocol == Protocol::Http1 {
             let ended = self.ended.load(Relaxed);
@@ -178,9 +193,9 @@ impl Link {
     }
 
     /// Since when a part of the next request's head has been there, if it is; asked from time to time, the first time
-    /// that a part is there is taken for its beginning.
+    /// that a part is there is taken for its beginning. What comes on HTTP/2 may be anything, a PING say.
     fn part_of_head_since(&self, now_ns: u64) -> Option<u64> {
-        if !self.heard.load(Relaxed) {
+        if !self.heard.load(Relaxed) || self.protocol == Protocol::Http2 {
             return None;
         }
         let since = self.head_since_ns.load(Relaxed);
@@ -246,8 +261,27 @@ impl Drop for Link {
         if unfinished > 0 {
             self.replica.ledger.abort(unfinished);
         }
-        if self.upgraded.load(Relaxed) {
+        for _ in 0..self.upgraded.load(Relaxed) {
             self.replica.ledger.end_upgraded();
         }
+    }
+}
+
+/// An HTTP/2 stream that has left HTTP, in the books for as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Upgraded(Arc<Link>);
+
+impl Upgraded {
+    pub(crate) fn of(link: &Arc<Link>) -> Self {
+        link.upgrade();
+        Self(Arc::clone(link))
+    }
+}
+
+impl Drop for Upgraded {
+    fn drop(&mut self) {
+        self.0.idle_since_ns.store(monotonic_ns(), Relaxed);
+        self.0.upgraded.fetch_sub(1, Relaxed);
+        self.0.replica.ledger.end_upgraded();
     }
 }

@@ -38,7 +38,7 @@ impl StopReport {
 
     /// The documented exit code: 0 drained, 3 the drain timeout cut something, 128 + n ended at once by signal n.
     ///
-    /// A drain timeout that cut no request (an idle HTTP/2 client that never left, say) lost nothing and is 0.
+    /// A drain timeout that cut no request (a sibling never said whether it took an idle connection, say) lost nothing and is 0.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self.outcome {

@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::thread;
-
 use serde_json::Value;
 use support::{Client, Failure, Replica, is_refused, unique};
 
@@ -346,29 +344,6 @@ fn replicas_may_share_a_directory_instead_of_a_network_namespace() {
     let mut client = connection_to(&first);
     stop(first);
     assert_eq!(client.get("/").replica(), second.name);
-}
-
-#[test]
-fn http2_clients_are_told_to_go_and_lose_nothing() {
-    let (first, second) = pair();
-    let url = format!("http://{}/?delay=50ms", first.addr);
-    let client = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
-            for _ in 0..40 {
-                let response = client.get(&url).send().await.unwrap();
-                assert_eq!(response.text().await.unwrap(), "hello world");
-            }
-        });
-    });
-    let (mut first, mut second) = (first, second);
-    for replica in [&mut first, &mut second] {
-        replica.terminate();
-        assert_eq!(replica.wait().0, 0);
-        *replica = restart(replica);
-    }
-    client.join().unwrap();
 }
 
 #[test]

@@ -1,18 +1,25 @@
 //! The library in somebody else's axum application, in this very process.
 
+#[path = "support/http2.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
-use axum::{Router, routing::get};
+use axum::routing::{any, get};
 use hitless_server::{Drain, Event, Outcome, RECONNECT_CLOSE_CODE, Server, StopReport, Strategy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
+
+use self::http2::{Frame, Http2Client, body_of};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -116,7 +123,8 @@ async fn websocket(State(drain): State<Drain>, upgrade: WebSocketUpgrade) -> axu
 }
 
 fn websocket_router(drain: Drain) -> Router {
-    Router::new().route("/", get(websocket)).with_state(drain)
+    // GET over HTTP/1, CONNECT over HTTP/2 (RFC 8441).
+    Router::new().route("/", any(websocket)).with_state(drain)
 }
 
 async fn open_websocket(addr: SocketAddr) -> TcpStream {
@@ -162,6 +170,49 @@ async fn a_websocket_that_does_not_leave_is_cut_and_counted() {
     )
     .await;
     let _client = open_websocket(running.addr).await;
+    let report = running.stop().await;
+    assert_eq!((report.outcome, report.cut(), report.exit_status()), (Outcome::TimedOut, 1, 3));
+}
+
+/// A client that greeted over a WebSocket over HTTP/2, and heard the echo.
+async fn open_websocket_over_http2(addr: SocketAddr) -> (Http2Client, u32) {
+    let open = move || {
+        let mut client = Http2Client::connect(addr);
+        let stream = client.open_websocket("/");
+        client.read_until(|frame| *frame == Frame::Headers { stream, is_last: false });
+        client.data(stream, &[0x81, 0x82, 0, 0, 0, 0, b'h', b'i']);
+        let frames = client.read_until(|frame| matches!(frame, Frame::Data { .. }));
+        assert_eq!(body_of(&frames, stream), [0x81, 2, b'h', b'i']);
+        (client, stream)
+    };
+    spawn_blocking(open).await.expect("an echo")
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_is_closed_with_service_restart() {
+    let running = Running::start(|server| server.strategy(Strategy::Graceful), websocket_router).await;
+    let (mut client, stream) = open_websocket_over_http2(running.addr).await;
+    let reading = spawn_blocking(move || client.rest());
+    let report = running.stop().await;
+    assert_eq!((report.outcome, report.cut()), (Outcome::Drained, 0));
+    let said = body_of(&reading.await.unwrap(), stream);
+    assert_eq!(said, [&[0x88, 9, 0x03, 0xf4][..], b"restart"].concat());
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_that_does_not_leave_is_cut_and_counted() {
+    let running = Running::start(
+        |server| {
+            server
+                .strategy(Strategy::Graceful)
+                // Longer than a client without streams has.
+                .drain_timeout(Duration::from_millis(2500))
+                .goodbye_after(Duration::from_mins(1))
+        },
+        websocket_router,
+    )
+    .await;
+    let _client = open_websocket_over_http2(running.addr).await;
     let report = running.stop().await;
     assert_eq!((report.outcome, report.cut(), report.exit_status()), (Outcome::TimedOut, 1, 3));
 }

@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::thread;
-
 use support::{Client, Failure, Replica, is_refused};
 
 /// Starts a request that takes so long and waits until the replica is at it.
@@ -205,24 +203,4 @@ fn uploads_and_streams_under_way_finish() {
     assert!((0_u64..).zip(&answer.body).all(|(i, &byte)| byte == (31 * i + i / 256).to_le_bytes()[0]));
     assert_eq!(answer.body.len(), 5000);
     assert_eq!(replica.wait().0, 0);
-}
-
-#[test]
-fn http2_streams_in_flight_finish() {
-    let mut replica = Replica::start(&["--preset", "graceful"]);
-    let url = format!("http://{}/?delay=500ms", replica.addr);
-    let client = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
-            let response = client.get(url).send().await.unwrap();
-            (response.version(), response.text().await.unwrap())
-        })
-    });
-    replica.wait_until_in_flight(1);
-    replica.terminate();
-    let (version, text) = client.join().unwrap();
-    assert_eq!((version, text.as_str()), (reqwest::Version::HTTP_2, "hello world"));
-    let (code, exit) = replica.wait();
-    assert_eq!((code, &exit["answered"]), (0, &1.into()));
 }

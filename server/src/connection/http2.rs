@@ -2,25 +2,34 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
-use hyper_util::rt::TokioExecutor;
+use tokio::task;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::io::Io;
 use super::watch::Watch;
 use crate::exchange::App;
+use crate::link::{Link, Upgraded};
 use crate::replica::{Order, Replica};
+
+/// How long a client that was told to go, and has no stream, may be silent before the connection is dropped: long enough
+/// for a round trip to anywhere, and for a request that was sent before the client knew.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves HTTP/2 until the connection is over.
 pub(super) async fn serve(io: Io, app: App, replica: &Replica) {
     let link = app.link();
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Streams::of(&link));
     let max_head = u32::try_from(replica.limits.max_head).unwrap_or(u32::MAX);
     builder.max_header_list_size(max_head).enable_connect_protocol();
     let mut watch = pin!(Watch::new(replica));
     let mut connection = pin!(builder.serve_connection(io, app));
-    let mut is_leaving = false;
+    let mut farewell: Option<Interval> = None;
     poll_fn(|context| {
         if connection.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
@@ -30,14 +39,51 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica) {
             return Poll::Ready(());
         }
         let is_overdue = timer.is_some_and(|now| link.is_idle() && link.overdue(now).is_some());
-        if (order != Order::Serve || is_overdue) && !is_leaving {
+        if (order != Order::Serve || is_overdue) && farewell.is_none() {
             // GOAWAY in two steps (RFC 9113, section 6.8): "no new streams, please", then, after a round trip, the last
             // stream that was taken. Streams in flight finish; one poll more sends the first step.
-            is_leaving = true;
             connection.as_mut().graceful_shutdown();
             context.waker().wake_by_ref();
+            let mut looks = interval_at(Instant::now() + FAREWELL, FAREWELL);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            farewell = Some(looks);
+        }
+        // h2 waits for the end of that round trip without a bound.
+        while farewell.as_mut().is_some_and(|looks| looks.poll_tick(context).is_ready()) {
+            if link.has_gone_quiet() {
+                replica.traffic.connections_closed_idle.add(1);
+                return Poll::Ready(());
+            }
         }
         Poll::Pending
     })
     .await;
+}
+
+/// Starts the tasks that hyper wants: one for each request, from the connection's own task, and one for each stream that
+/// leaves HTTP (a WebSocket; RFC 8441), from the task of the request that asked for it.
+#[derive(Debug, Clone)]
+struct Streams {
+    link: Arc<Link>,
+    connection: Option<task::Id>,
+}
+
+impl Streams {
+    fn of(link: &Arc<Link>) -> Self {
+        Self { link: Arc::clone(link), connection: task::try_id() }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, work: F) {
+        if task::try_id() == self.connection {
+            tokio::spawn(work);
+            return;
+        }
+        let upgraded = Upgraded::of(&self.link);
+        tokio::spawn(async move {
+            let _upgraded = upgraded;
+            work.await;
+        });
+    }
 }

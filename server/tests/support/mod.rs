@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "shared by several test programs, public to each")]
 
+pub mod http2;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
@@ -125,9 +127,18 @@ impl Replica {
     }
 
     /// Waits for the process's end: its exit code and its `exit` event.
+    ///
+    /// Success must be a drain: a replica that waited for its drain timeout and then found nothing to cut ends with 0 too.
     pub fn wait(&mut self) -> (i32, Value) {
         let exit = self.wait_for("exit");
-        (self.wait_for_end(), exit)
+        let code = self.wait_for_end();
+        assert!(
+            code != 0 || self.events().contains(&"drained"),
+            "{} did not drain: {:#?}",
+            self.name,
+            self.seen
+        );
+        (code, exit)
     }
 
     /// Waits for the process's end.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::FailureClass;
 use crate::load::cohort::CohortKind;
 use crate::progress::Display;
 use crate::report::Report;
+use crate::report::digest::Ends;
 use crate::report::terminal::{Style, table};
 use crate::report::text::short_ms;
 use crate::run::{RunError, run};
@@ -64,16 +64,14 @@ pub fn render(reports: &[Report], style: Style) -> String {
         "preset", "requests", "refused", "empty", "resets", "other", "slowest", "share %", "verdict",
     ]);
     for report in reports {
-        let of = |class| report.totals.by_class.get(&class).copied().unwrap_or_default();
-        let resets = of(FailureClass::ResetBeforeResponse) + of(FailureClass::ResetMidResponse);
-        let (refused, empty) = (of(FailureClass::Refused), of(FailureClass::EmptyReply));
+        let Ends { refused, empty, resets, other } = Ends::of(&report.totals.by_class);
         table.add_row([
             report.scenario.preset.clone().unwrap_or_else(|| report.scenario.subject.clone()),
             report.totals.requests.to_string(),
             refused.to_string(),
             empty.to_string(),
             resets.to_string(),
-            (report.totals.failed - refused - empty - resets).to_string(),
+            other.to_string(),
             short_ms(slowest(report)),
             shares(report),
             style.paint(report.verdict, report.verdict.name()),

@@ -3,6 +3,7 @@
 
 pub mod annotations;
 pub mod assemble;
+pub mod digest;
 pub mod files;
 pub mod headline;
 pub mod html;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::assemble::Context;
+use crate::budget::Budget;
 use crate::evidence::Evidence;
 use crate::failure::FailureClass;
 use crate::lives::Life;
@@ -178,6 +180,9 @@ pub struct RestartInfo {
     /// The 95 % upper bound of the failures in that window, per million requests.
     #[serde(default)]
     pub upper_bound_per_million: Option<f64>,
+    /// The broken budgets that what was lost in it counts against.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub broke: Vec<Budget>,
     /// What the server logged of its own end.
     pub account: serde_json::Map<String, serde_json::Value>,
 }

@@ -1,38 +1,76 @@
-//! What GitHub shows beside a job: a line for the verdict and one for each kind of failure (GitHub Docs, "Workflow
-//! commands for GitHub Actions").
+//! What GitHub shows beside a job: a line for the verdict, for each broken budget, for each kind of failure, and for what
+//! the run could not see (GitHub Docs, "Workflow commands for GitHub Actions"). Only what the server is to blame for is
+//! an error.
 
 use std::fmt::Write as _;
 
+use crate::failure::FailureClass;
 use crate::report::Report;
+use crate::report::digest::{classed, seen};
 use crate::report::headline::sentence;
-use crate::report::text::{clipped, count};
-use crate::verdict::Verdict;
+use crate::report::text::clipped;
+use crate::verdict::{BudgetResult, Verdict};
 
 /// GitHub shows ten errors and ten warnings a step.
-const MOST: usize = 9;
+const MOST: usize = 10;
 
 /// The lines; nothing for a run that passed.
 #[must_use]
 pub fn render(report: &Report) -> String {
-    let mut out = String::new();
-    let level = match report.verdict {
-        Verdict::Pass => return out,
-        Verdict::Fail => "error",
-        Verdict::Inconclusive => "warning",
-    };
-    let title = format!("hitless: {}", clipped(&report.scenario.subject, 80));
-    line(&mut out, level, &title, &sentence(report));
-    for (class, failed) in report.totals.by_class.iter().take(MOST) {
-        let first = report.failures.iter().find(|failure| failure.class == *class);
-        let example = first.map_or_else(String::new, |failure| {
-            format!(", the first one at {:.3} s: {}", failure.t / 1e3, clipped(&failure.blame, 300))
-        });
-        line(&mut out, "error", &title, &format!("{} {}{example}", count(*failed), class.label()));
+    if report.verdict == Verdict::Pass {
+        return String::new();
     }
-    for reason in report.blind_spots.iter().take(MOST) {
-        line(&mut out, "warning", &title, &clipped(reason, 400));
+    let title = format!("hitless: {}", clipped(&report.scenario.subject, 80));
+    let lines: Vec<(Level, String)> =
+        std::iter::once((Level::of(report.verdict == Verdict::Fail), sentence(report)))
+            .chain(report.budgets.iter().filter(|result| !result.holds).map(budget))
+            .chain(report.totals.by_class.iter().map(|(class, failed)| losses(report, *class, *failed)))
+            .chain(report.blind_spots.iter().map(|spot| (Level::Warning, clipped(spot, 400))))
+            .collect();
+    let mut out = String::new();
+    for level in [Level::Error, Level::Warning] {
+        for (_, message) in lines.iter().filter(|(of, _)| *of == level).take(MOST) {
+            line(&mut out, level.name(), &title, message);
+        }
     }
     out
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Error,
+    Warning,
+}
+
+impl Level {
+    const fn of(is_error: bool) -> Self {
+        if is_error { Self::Error } else { Self::Warning }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+fn budget(result: &BudgetResult) -> (Level, String) {
+    let excuse =
+        result.excuse.as_ref().map_or_else(String::new, |why| format!("; but {}", clipped(why, 300)));
+    let budget = clipped(&result.budget.to_string(), 80);
+    (Level::of(result.is_broken()), format!("budget {budget} is broken: {}{excuse}", seen(result)))
+}
+
+/// Failures of one class: an error if a broken budget counts them.
+fn losses(report: &Report, class: FailureClass, failed: u64) -> (Level, String) {
+    let first = report.failures.iter().find(|failure| failure.class == class);
+    let example = first.map_or_else(String::new, |failure| {
+        format!(", the first one at {:.3} s: {}", failure.t / 1e3, clipped(&failure.blame, 300))
+    });
+    let is_forbidden =
+        report.budgets.iter().any(|result| result.is_broken() && result.budget.metric.counts(class));
+    (Level::of(is_forbidden), format!("{}{example}", classed(failed, class)))
 }
 
 fn line(out: &mut String, level: &str, title: &str, message: &str) {

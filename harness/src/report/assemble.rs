@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::budget::Budget;
 use crate::clock::{Moment, WallOffset, milliseconds};
 use crate::evidence::{Evidence, reconcile};
+use crate::failure::FailureClass;
 use crate::lives::lives;
 use crate::phase::Phase;
 use crate::recording::{Bucket, FailureRecord, LifecycleEvent, Recording, RestartRecord, Timeline};
@@ -14,7 +16,7 @@ use crate::report::{
 use crate::runtime::Environment;
 use crate::scenario::{Scenario, Subject};
 use crate::summary::{Summary, counts, latency, per_million};
-use crate::verdict::Judgement;
+use crate::verdict::{BudgetResult, Judgement};
 
 /// More events than this are counted only. A restart makes about fifteen.
 const MOST_EVENTS: usize = 20_000;
@@ -47,6 +49,11 @@ impl Report {
             (Some(began), Some(ended)) => ended.since(began),
             _ => Duration::ZERO,
         };
+        let restarts = recording.restarts.iter().enumerate().map(|(index, restart)| RestartInfo {
+            broke: broke(recording, index, &judgement.budgets),
+            ..restart_info(restart, zero)
+        });
+        let restarts = restarts.collect();
         let evidence = Evidence {
             kernel: recording.kernel.clone(),
             accept_queue_max: recording.accept_queue_max,
@@ -73,7 +80,7 @@ impl Report {
             phases: summary.phases,
             replicas: replicas(recording),
             lives: lives(&recording.events, zero),
-            restarts: recording.restarts.iter().map(|restart| restart_info(restart, zero)).collect(),
+            restarts,
             events: events(&recording.events, zero),
             events_cut: recording.events.len().saturating_sub(MOST_EVENTS) as u64,
             failures: recording.failures.iter().map(|failure| failure_info(failure, zero)).collect(),
@@ -153,8 +160,28 @@ fn restart_info(restart: &RestartRecord, zero: Moment) -> RestartInfo {
         counts: counts(&restart.tally),
         latency: latency(&restart.tally.latency),
         upper_bound_per_million: per_million(&restart.tally),
+        broke: Vec::new(),
         account: restart.account.clone(),
     }
+}
+
+/// The broken budgets that count something which was lost in a restart. Those on a cohort or a phase are known by the
+/// failures that were kept.
+fn broke(recording: &Recording, index: usize, budgets: &[BudgetResult]) -> Vec<Budget> {
+    let tally = &recording.restarts[index].tally;
+    let is_lost = |class: FailureClass, scope: Option<&str>| match scope {
+        None => tally.of(class) > 0,
+        Some(scope) => recording.failures.iter().any(|failure| {
+            (failure.restart, failure.class) == (Some(index), class)
+                && (failure.cohort == scope || failure.phase.name() == scope)
+        }),
+    };
+    let counts_some = |budget: &Budget| {
+        let counted = |class: &FailureClass| budget.metric.counts(*class);
+        FailureClass::ALL.into_iter().filter(counted).any(|class| is_lost(class, budget.scope.as_deref()))
+    };
+    let broken = budgets.iter().filter(|result| result.is_broken()).map(|result| &result.budget);
+    broken.filter(|budget| counts_some(budget)).cloned().collect()
 }
 
 fn events(recorded: &[LifecycleEvent], zero: Moment) -> Vec<EventInfo> {

@@ -2,9 +2,10 @@
 
 use crate::failure::FailureClass;
 use crate::load::cohort::CohortKind;
+use crate::report::digest::{classes, seen};
 use crate::report::text::{clipped, count, counted, rounded};
 use crate::report::{FailureInfo, Report};
-use crate::verdict::Verdict;
+use crate::verdict::{BudgetResult, Verdict};
 
 /// The verdict in one sentence.
 #[must_use]
@@ -19,14 +20,23 @@ pub fn sentence(report: &Report) -> String {
     match (report.verdict, report.totals.failed) {
         (Verdict::Pass, 0) => format!("No user saw it: {requests}, all answered, {over}."),
         (Verdict::Pass, failed) => {
-            format!("Within budget: {} of {requests} failed {over}{}.", count(failed), by_class(report))
+            format!("Within budget: {} of {requests} failed {over} ({}).", count(failed), lost(report))
         }
+        (Verdict::Fail, failed) if is_seen_by_users(report) => format!(
+            "Users see it: {} of {requests} failed {over} ({}), which breaks {}.",
+            count(failed),
+            lost(report),
+            broken(report)
+        ),
         (Verdict::Fail, 0) => {
-            format!("Every request was answered, but a budget is broken: {}.", broken(report))
+            format!("{} is broken, although all of {requests} were answered {over}.", broken(report))
         }
-        (Verdict::Fail, failed) => {
-            format!("Users see it: {} of {requests} failed {over}{}.", count(failed), by_class(report))
-        }
+        (Verdict::Fail, failed) => format!(
+            "{} is broken. {} of {requests} failed {over} ({}), which the budgets allow.",
+            broken(report),
+            count(failed),
+            lost(report)
+        ),
         (Verdict::Inconclusive, _) => format!(
             "This run cannot tell: {}.",
             report.reasons.first().map_or_else(|| "no reason is given".to_owned(), |why| clipped(why, 200))
@@ -34,24 +44,33 @@ pub fn sentence(report: &Report) -> String {
     }
 }
 
-/// " (3 refused, 1 reset)".
-fn by_class(report: &Report) -> String {
-    let mut classes: Vec<(FailureClass, u64)> =
-        report.totals.by_class.iter().map(|(class, failed)| (*class, *failed)).collect();
-    classes.sort_by_key(|(_, failed)| std::cmp::Reverse(*failed));
-    let parts: Vec<String> =
-        classes.into_iter().map(|(class, failed)| format!("{} {}", count(failed), class.label())).collect();
-    format!(" ({})", parts.join(", "))
+/// Whether a broken budget is one of failures.
+fn is_seen_by_users(report: &Report) -> bool {
+    report.budgets.iter().any(|result| result.is_broken() && result.budget.metric.is_of_failures())
 }
 
+/// "3 refused, 1 reset before response": what `failed` counts.
+fn lost(report: &Report) -> String {
+    let of_servers = report.totals.by_class.iter().filter(|(class, _)| class.is_servers());
+    classes(&of_servers.map(|(class, failed)| (*class, *failed)).collect())
+}
+
+/// "failed==0 and p(99)<5ms (12 ms)".
 fn broken(report: &Report) -> String {
-    let broken: Vec<String> = report
-        .budgets
-        .iter()
-        .filter(|result| !result.holds)
-        .map(|result| clipped(&result.budget.to_string(), 60))
-        .collect();
-    broken.join(", ")
+    let broken = report.budgets.iter().filter(|result| result.is_broken()).map(|result| {
+        let budget = clipped(&result.budget.to_string(), 60);
+        if result.budget.metric.is_of_failures() { budget } else { format!("{budget} ({})", seen(result)) }
+    });
+    and(&broken.collect::<Vec<_>>())
+}
+
+/// "one, two and three".
+fn and(parts: &[String]) -> String {
+    match parts.split_last() {
+        None => String::new(),
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} and {last}", before.join(", ")),
+    }
 }
 
 /// What a failure points to; each has its remedy.
@@ -77,13 +96,19 @@ impl Cause {
             .map_or_else(|| kind.is_some_and(CohortKind::reuses_connections), |nth| nth > 1);
         let is_long = kind.is_some_and(CohortKind::is_long);
         match failure.class {
-            FailureClass::Refused => Self::NobodyListened,
             FailureClass::EmptyReply | FailureClass::ResetBeforeResponse if is_reused => Self::IdleClosed,
-            FailureClass::ResetBeforeResponse if !is_long => Self::QueueReset,
-            FailureClass::EmptyReply
-            | FailureClass::ResetBeforeResponse
-            | FailureClass::ResetMidResponse
-            | FailureClass::Truncated => Self::CutInFlight,
+            FailureClass::ResetBeforeResponse if is_long => Self::CutInFlight,
+            class => Self::of_class(class),
+        }
+    }
+
+    const fn of_class(class: FailureClass) -> Self {
+        match class {
+            FailureClass::Refused => Self::NobodyListened,
+            FailureClass::ResetBeforeResponse => Self::QueueReset,
+            FailureClass::EmptyReply | FailureClass::ResetMidResponse | FailureClass::Truncated => {
+                Self::CutInFlight
+            }
             FailureClass::Timeout | FailureClass::ConnectTimeout => Self::TooSlow,
             FailureClass::HttpError => Self::NotReady,
             FailureClass::WrongBody => Self::WrongAnswer,
@@ -144,20 +169,41 @@ impl Cause {
 #[must_use]
 pub fn advice(report: &Report) -> Vec<String> {
     let replicas = report.scenario.replicas;
-    let mut causes: Vec<(Cause, u64)> = Vec::new();
+    let mut causes: Vec<(Cause, f64)> = Vec::new();
     let mut blame = |cause, times| match causes.iter_mut().find(|(known, _)| *known == cause) {
         Some((_, count)) => *count += times,
         None => causes.push((cause, times)),
     };
     if report.restarts.iter().any(|restart| restart.killed) {
-        blame(Cause::Killed, u64::MAX);
+        blame(Cause::Killed, f64::INFINITY);
     }
-    for failure in &report.failures {
-        blame(Cause::of(failure), 1);
+    for (class, failed) in &report.totals.by_class {
+        // Only the first failures are kept: they stand for all of their class.
+        let kept: Vec<&FailureInfo> =
+            report.failures.iter().filter(|failure| failure.class == *class).collect();
+        if kept.is_empty() {
+            blame(Cause::of_class(*class), *failed as f64);
+        }
+        for failure in &kept {
+            blame(Cause::of(failure), *failed as f64 / kept.len() as f64);
+        }
     }
-    causes.sort_by_key(|(cause, times)| (std::cmp::Reverse(*times), *cause));
+    causes.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
     let mut advice: Vec<String> =
         causes.into_iter().map(|(cause, _)| cause.remedy(replicas).to_owned()).collect();
+    let is_slow = |result: &&BudgetResult| {
+        result.is_broken() && result.budget.metric.is_latency() && result.seen.is_some()
+    };
+    if let Some(slow) = report.budgets.iter().find(is_slow) {
+        advice.insert(
+            0,
+            format!(
+                "Answers took longer than {} allows: look at the latencies around the restarts. Too few replicas for \
+                 the load while one is away, a cold start, or a limit that this machine cannot keep.",
+                clipped(&slow.budget.to_string(), 60)
+            ),
+        );
+    }
     match report.verdict {
         Verdict::Pass if advice.is_empty() => advice.push(format!(
             "Nothing to do. In such a rollout, with 95 % confidence, fewer than {} requests of a million fail; more \
@@ -180,9 +226,5 @@ fn bounds(report: &Report) -> String {
             Some(format!("{} {}", rounded(bound.ceil()), clipped(&cohort.name, 40)))
         })
         .collect();
-    match bounds.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, before)) => format!("{} and {last}", before.join(", ")),
-        None => "a million".to_owned(),
-    }
+    if bounds.is_empty() { "a million".to_owned() } else { and(&bounds) }
 }

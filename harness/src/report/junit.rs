@@ -1,166 +1,138 @@
 //! `junit.xml`: a case for each budget, for each restart, and for the run itself. A broken budget is a failure, and so
-//! is a restart that lost requests which a budget forbids; what the run could not see is an error.
+//! is a restart whose losses broke one; what says nothing of the server (a budget that the machine may have broken, a
+//! replica that did not come back, what the run could not see) is an error. There are failures in it if and only if the
+//! verdict is `fail`, and errors whenever it is `inconclusive`.
 //!
-//! Only what the schema of Jenkins' xUnit plugin (junit-10.xsd) knows is written. It is XML without any void element,
-//! so that maud, which escapes what it is given, can write it.
+//! Only what the schema of Jenkins' xUnit plugin (junit-10.xsd) knows is written.
 
-use maud::{Markup, PreEscaped, html};
+use std::time::Duration;
 
-use crate::report::text::{clipped, counted, short_ms};
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+
+use crate::report::digest::seen;
+use crate::report::text::{clipped, counted};
 use crate::report::{Report, RestartInfo};
-use crate::verdict::{BudgetResult, Verdict};
+use crate::verdict::BudgetResult;
 
 /// Restarts beyond this get no case of their own, unless something is to be said of them.
 const MOST_RESTARTS: usize = 1_000;
 const MOST_FAILURES_A_CASE: usize = 10;
 const NAME_LENGTH: usize = 80;
-const LINE: PreEscaped<&str> = PreEscaped("\n");
 
 /// The text of `junit.xml`.
+///
+/// # Panics
+/// Never: it is written into memory.
 #[must_use]
 pub fn render(report: &Report) -> String {
-    let suites = [budgets(report), restarts(report), run(report)];
-    let all = || suites.iter().flat_map(|suite| &suite.cases);
-    let document = html! {
-        (PreEscaped("<?xml version=\"1.0\" encoding=\"UTF-8\"?>")) (LINE)
-        testsuites name="hitless" tests=(all().count()) failures=(failures(all())) errors=(errors(all()))
-            time=(seconds(report.run.duration_ms)) {
-            (LINE)
-            @for suite in &suites { (suite.render()) (LINE) }
-        }
-        (LINE)
-    };
-    document.into_string()
+    let mut document = quick_junit::Report::new("hitless");
+    document.set_time(duration(report.run.duration_ms));
+    document.add_test_suites([budgets(report), restarts(report), run(report)]);
+    let text = document.to_string().expect("text is written into memory");
+    // quick-junit counts the skipped cases of the whole document, which junit-10.xsd knows of a suite alone. The first
+    // such attribute is that one: before it stands only our own name.
+    text.replacen(" skipped=\"0\"", "", 1)
 }
 
-struct Suite {
-    name: &'static str,
-    class: String,
-    cases: Vec<Case>,
+fn suite(report: &Report, name: &str, cases: impl IntoIterator<Item = TestCase>) -> TestSuite {
+    let subject = clipped(&report.scenario.subject, NAME_LENGTH).replace(' ', "-");
+    let class = format!("hitless.{subject}.{name}");
+    let mut suite = TestSuite::new(name);
+    suite.add_test_cases(cases.into_iter().map(|mut case| {
+        case.set_classname(class.as_str());
+        case
+    }));
+    suite.set_time(suite.test_cases.iter().filter_map(|case| case.time).sum());
+    suite
 }
 
-struct Case {
-    name: String,
-    duration_ms: f64,
-    outcome: Outcome,
+fn case(name: String, ms: f64, status: TestCaseStatus) -> TestCase {
+    let mut case = TestCase::new(name, status);
+    case.set_time(duration(ms));
+    case
 }
 
-/// How a case ended, and if it is no success: in a line, and in all its lines.
-enum Outcome {
-    Success,
-    Failure(String, Vec<String>),
-    Error(String),
+fn failure(message: String) -> TestCaseStatus {
+    told(NonSuccessKind::Failure, "failure", message)
 }
 
-impl Suite {
-    fn new(report: &Report, name: &'static str, cases: Vec<Case>) -> Self {
-        let subject = clipped(&report.scenario.subject, NAME_LENGTH).replace(' ', "-");
-        Self { name, class: format!("hitless.{subject}.{name}"), cases }
-    }
+fn error(message: String) -> TestCaseStatus {
+    told(NonSuccessKind::Error, "error", message)
+}
 
-    fn render(&self) -> Markup {
-        let duration = self.cases.iter().map(|case| case.duration_ms).sum();
-        html! {
-            testsuite name=(self.name) tests=(self.cases.len()) failures=(failures(self.cases.iter()))
-                errors=(errors(self.cases.iter())) time=(seconds(duration)) {
-                (LINE)
-                @for case in &self.cases {
-                    testcase name=(case.name) classname=(self.class) time=(seconds(case.duration_ms)) {
-                        @match &case.outcome {
-                            Outcome::Success => {}
-                            Outcome::Failure(message, lines) => {
-                                failure message=(message) type="failure" { (lines.join("\n")) }
-                            }
-                            Outcome::Error(message) => { error message=(message) type="error" {} }
-                        }
-                    }
-                    (LINE)
-                }
-            }
-        }
+fn told(kind: NonSuccessKind, name: &str, message: String) -> TestCaseStatus {
+    let mut status = TestCaseStatus::non_success(kind);
+    status.set_message(message).set_type(name);
+    status
+}
+
+fn budgets(report: &Report) -> TestSuite {
+    let cases = report
+        .budgets
+        .iter()
+        .map(|result| case(clipped(&result.budget.to_string(), NAME_LENGTH), 0.0, budget(result)));
+    suite(report, "budgets", cases)
+}
+
+fn budget(result: &BudgetResult) -> TestCaseStatus {
+    let seen = format!("seen: {}", seen(result));
+    match &result.excuse {
+        _ if result.holds => TestCaseStatus::success(),
+        None => failure(seen),
+        Some(why) => error(format!("{seen}; but {}", clipped(why, 400))),
     }
 }
 
-fn failures<'a>(cases: impl Iterator<Item = &'a Case>) -> usize {
-    cases.filter(|case| matches!(case.outcome, Outcome::Failure(..))).count()
-}
-
-fn errors<'a>(cases: impl Iterator<Item = &'a Case>) -> usize {
-    cases.filter(|case| matches!(case.outcome, Outcome::Error(_))).count()
-}
-
-fn budgets(report: &Report) -> Suite {
-    let cases = report.budgets.iter().map(|result| Case {
-        name: clipped(&result.budget.to_string(), NAME_LENGTH),
-        duration_ms: 0.0,
-        outcome: budget(result),
-    });
-    Suite::new(report, "budgets", cases.collect())
-}
-
-fn budget(result: &BudgetResult) -> Outcome {
-    if result.holds {
-        return Outcome::Success;
-    }
-    let seen = match result.seen {
-        None => "there was nothing to measure".to_owned(),
-        Some(ms) if result.budget.metric.is_latency() => format!("seen: {}", short_ms(ms)),
-        Some(seen) => format!("seen: {seen}"),
-    };
-    Outcome::Failure(seen, Vec::new())
-}
-
-fn restarts(report: &Report) -> Suite {
+fn restarts(report: &Report) -> TestSuite {
     let cases = report
         .restarts
         .iter()
         .enumerate()
+        .filter(|(index, info)| *index < MOST_RESTARTS || !info.is_complete || !info.broke.is_empty())
         .map(|(index, info)| {
             let replica = clipped(&info.replica, NAME_LENGTH);
-            Case {
-                name: format!("restart {}: {replica}, round {}", index + 1, info.round),
-                duration_ms: info.duration_ms,
-                outcome: restart(report, index, info),
-            }
-        })
-        .enumerate()
-        .filter(|(index, case)| *index < MOST_RESTARTS || !matches!(case.outcome, Outcome::Success))
-        .map(|(_, case)| case);
-    Suite::new(report, "restarts", cases.collect())
+            let name = format!("restart {}: {replica}, round {}", index + 1, info.round);
+            case(name, info.duration_ms, restart(report, index, info))
+        });
+    suite(report, "restarts", cases)
 }
 
-fn restart(report: &Report, index: usize, info: &RestartInfo) -> Outcome {
-    if !info.is_complete {
-        return Outcome::Error("it did not come back and answer".to_owned());
+/// Losses within budget are no failure of anything.
+fn restart(report: &Report, index: usize, info: &RestartInfo) -> TestCaseStatus {
+    if info.broke.is_empty() {
+        return if info.is_complete {
+            TestCaseStatus::success()
+        } else {
+            error("it did not come back and answer".to_owned())
+        };
     }
-    // Losses within budget are no failure of anything.
-    let is_loss_forbidden = report.verdict == Verdict::Fail
-        && report.budgets.iter().any(|result| !result.holds && !result.budget.metric.is_latency());
-    if info.counts.failed == 0 || !is_loss_forbidden {
-        return Outcome::Success;
-    }
-    let blames = report
+    let broke: Vec<String> =
+        info.broke.iter().map(|budget| clipped(&budget.to_string(), NAME_LENGTH)).collect();
+    let back = if info.is_complete { "" } else { "; it did not come back and answer" };
+    let mut status = failure(format!(
+        "{} of {} failed, which counts against {}{back}",
+        info.counts.failed,
+        counted(info.counts.requests, "request"),
+        broke.join(", ")
+    ));
+    let blames: Vec<String> = report
         .failures
         .iter()
         .filter(|failure| failure.restart == Some(index))
         .take(MOST_FAILURES_A_CASE)
-        .map(|failure| {
-            format!("{}: {}", clipped(&failure.cohort, NAME_LENGTH), clipped(&failure.blame, 400))
-        });
-    let message = format!("{} of {} failed", info.counts.failed, counted(info.counts.requests, "request"));
-    Outcome::Failure(message, blames.collect())
+        .map(|failure| format!("{}: {}", clipped(&failure.cohort, NAME_LENGTH), clipped(&failure.blame, 400)))
+        .collect();
+    status.set_description(blames.join("\n"));
+    status
 }
 
-fn run(report: &Report) -> Suite {
+fn run(report: &Report) -> TestSuite {
     let blind: Vec<String> = report.blind_spots.iter().map(|reason| clipped(reason, 400)).collect();
-    let case = Case {
-        name: "could have seen every failure".to_owned(),
-        duration_ms: report.run.duration_ms,
-        outcome: if blind.is_empty() { Outcome::Success } else { Outcome::Error(blind.join("; ")) },
-    };
-    Suite::new(report, "run", vec![case])
+    let status = if blind.is_empty() { TestCaseStatus::success() } else { error(blind.join("; ")) };
+    suite(report, "run", [case("could have seen every failure".to_owned(), report.run.duration_ms, status)])
 }
 
-fn seconds(ms: f64) -> String {
-    format!("{:.3}", ms / 1e3)
+/// A report from elsewhere may hold any number.
+fn duration(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
 }

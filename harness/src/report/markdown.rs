@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::phase::Phase;
+use crate::report::Report;
+use crate::report::digest::{self, bound, classes, seen};
 use crate::report::headline::{advice, sentence};
-use crate::report::text::{clipped, count, rounded, short_ms};
-use crate::report::{Report, RestartInfo};
-use crate::summary::ByClass;
+use crate::report::text::{clipped, count, short_ms};
 use crate::verdict::Verdict;
 
 /// GitHub shows at most 1 MiB a step; with these a summary stays far below, whatever the names in it.
@@ -42,13 +42,17 @@ pub fn render(report: &Report) -> String {
 fn budgets(out: &mut String, report: &Report) {
     let _ = writeln!(out, "\n| budget | seen | |\n| --- | ---: | --- |");
     for result in report.budgets.iter().take(MOST_ROWS) {
-        let seen = match result.seen {
-            None => "nothing to measure".to_owned(),
-            Some(ms) if result.budget.metric.is_latency() => short_ms(ms),
-            Some(seen) => seen.to_string(),
+        let word = match (result.holds, &result.excuse) {
+            (true, _) => "holds",
+            (false, None) => "**broken**",
+            (false, Some(_)) => "broken, the machine may be why",
         };
-        let word = if result.holds { "holds" } else { "**broken**" };
-        let _ = writeln!(out, "| {} | {seen} | {word} |", escaped(&result.budget.to_string(), NAME_LENGTH));
+        let _ = writeln!(
+            out,
+            "| {} | {} | {word} |",
+            escaped(&result.budget.to_string(), NAME_LENGTH),
+            seen(result)
+        );
     }
 }
 
@@ -59,19 +63,17 @@ fn cohorts(out: &mut String, report: &Report) {
          | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |"
     );
     for cohort in report.cohorts.iter().take(MOST_ROWS) {
-        let bound = cohort
-            .upper_bound_per_million
-            .map_or_else(|| "–".to_owned(), |bound| format!("{} ppm", rounded(bound.ceil())));
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} | {} | {bound} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             escaped(&cohort.name, NAME_LENGTH),
             count(cohort.counts.requests),
             count(cohort.counts.failed),
-            by_class(&cohort.counts.by_class),
+            classes(&cohort.counts.by_class),
             short_ms(cohort.latency.p50),
             short_ms(cohort.latency.p99),
             short_ms(cohort.latency.max),
+            bound(cohort.upper_bound_per_million),
         );
     }
 }
@@ -81,11 +83,7 @@ fn restarts(report: &Report) -> String {
         "| # | replica | round | at | draining | gap | starting | requests | failed | |\n\
          | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n",
     );
-    let mut shown: Vec<(usize, &RestartInfo)> = report.restarts.iter().enumerate().collect();
-    shown.sort_by_key(|(index, restart)| (restart.counts.failed == 0 && restart.is_complete, *index));
-    let left_out = shown.len().saturating_sub(MOST_RESTARTS);
-    shown.truncate(MOST_RESTARTS);
-    shown.sort_by_key(|(index, _)| *index);
+    let (shown, left_out) = digest::restarts(report, MOST_RESTARTS);
     for (index, restart) in shown {
         let phase = |phase| restart.phases.get(&phase).map_or_else(|| "–".to_owned(), |ms| short_ms(*ms));
         let _ = writeln!(
@@ -100,11 +98,11 @@ fn restarts(report: &Report) -> String {
             phase(Phase::Starting),
             count(restart.counts.requests),
             count(restart.counts.failed),
-            by_class(&restart.counts.by_class),
+            classes(&restart.counts.by_class),
         );
     }
     if left_out > 0 {
-        let _ = writeln!(out, "\n{} more are in report.json.", count(left_out as u64));
+        let _ = writeln!(out, "\n{} more are in report.json.", count(left_out));
     }
     out
 }
@@ -148,12 +146,6 @@ fn folded(out: &mut String, title: &str, content: &str) {
     if !content.is_empty() {
         let _ = writeln!(out, "\n<details><summary>{title}</summary>\n\n{content}\n</details>");
     }
-}
-
-fn by_class(by_class: &ByClass) -> String {
-    let parts: Vec<String> =
-        by_class.iter().map(|(class, failed)| format!("{} {}", class.label(), count(*failed))).collect();
-    parts.join(", ")
 }
 
 /// Text as it is, whatever Markdown or HTML would make of it: every sign that could mean something is escaped, also

@@ -51,12 +51,7 @@ pub fn render(report: &Report) -> String {
         out.sample("hitless_connections_total", &labels, cohort.connections_opened as f64);
     }
 
-    out.family(
-        "hitless_latency_seconds",
-        "summary",
-        "seconds",
-        "Latency from the scheduled start, by cohort.",
-    );
+    out.family("hitless_latency_seconds", "summary", "", "Latency from the scheduled start, by cohort.");
     for cohort in &report.cohorts {
         let latency = &cohort.latency;
         for (quantile, ms) in [

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::failure::FailureClass;
 use crate::phase::Phase;
+use crate::report::digest::{Ends, bound, mean_phases};
 use crate::report::text::{clipped, counted, short_ms, visible, wrapped};
 use crate::report::{Report, RestartInfo};
 use crate::summary::{ByClass, Latency};
@@ -100,7 +101,7 @@ fn cohort_table(report: &Report) -> Table {
             short_ms(p50),
             short_ms(p99),
             short_ms(max),
-            cohort.upper_bound_per_million.map_or_else(|| "-".to_owned(), |bound| format!("{bound:.0} ppm")),
+            bound(cohort.upper_bound_per_million),
         ]);
     }
     table
@@ -110,7 +111,8 @@ fn restarts(out: &mut String, report: &Report) {
     if report.restarts.is_empty() {
         return;
     }
-    let stretches: Vec<String> = Phase::ALL.into_iter().filter_map(|phase| stretch(report, phase)).collect();
+    let stretches: Vec<String> =
+        mean_phases(report).into_iter().map(|(phase, ms)| format!("{phase} {}", short_ms(ms))).collect();
     if !stretches.is_empty() {
         line(out, &format!("a restart on average: {}", stretches.join(", ")), 2);
     }
@@ -121,14 +123,6 @@ fn restarts(out: &mut String, report: &Report) {
     if unusual.len() > SHOWN_ENDS {
         line(out, &format!("and {} more ended so", unusual.len() - SHOWN_ENDS), 2);
     }
-}
-
-/// How long a phase took on average, if there was such a phase.
-fn stretch(report: &Report, phase: Phase) -> Option<String> {
-    let times: Vec<f64> =
-        report.restarts.iter().filter_map(|restart| restart.phases.get(&phase).copied()).collect();
-    let mean = times.iter().sum::<f64>() / times.len() as f64;
-    (!times.is_empty()).then(|| format!("{phase} {}", short_ms(mean)))
 }
 
 fn unusual_end(restart: &RestartInfo) -> Option<String> {
@@ -160,17 +154,11 @@ fn answers(out: &mut String, report: &Report) {
     line(out, &format!("answered by: {}{rest}", shares.join(", ")), 2);
 }
 
-/// Resets are neither "refused" nor "empty reply", and are easily overlooked: they are always said.
+/// Always said, resets above all.
 fn resets(out: &mut String, report: &Report) {
-    let of = |class| report.totals.by_class.get(&class).copied().unwrap_or_default();
-    let count = of(FailureClass::ResetBeforeResponse) + of(FailureClass::ResetMidResponse);
-    let _ = writeln!(
-        out,
-        "refused {}, empty replies {}, resets {count}, other failures {}",
-        of(FailureClass::Refused),
-        of(FailureClass::EmptyReply),
-        report.totals.failed - of(FailureClass::Refused) - of(FailureClass::EmptyReply) - count,
-    );
+    let Ends { refused, empty, resets, other } = Ends::of(&report.totals.by_class);
+    let _ =
+        writeln!(out, "refused {refused}, empty replies {empty}, resets {resets}, other failures {other}");
 }
 
 fn failures(out: &mut String, report: &Report) {

@@ -36,7 +36,7 @@ const HOSTILE: [&str; 14] = [
 ];
 
 /// Fields whose texts are the harness's own: enums, and budgets, which were checked when they were read.
-const OWN: [&str; 6] = ["verdict", "phase", "class", "source", "state", "budget"];
+const OWN: [&str; 7] = ["verdict", "phase", "class", "source", "state", "budget", "broke"];
 
 /// Puts a text of its own for every text of a report, the same for the same one.
 struct Texts {
@@ -58,7 +58,7 @@ impl Texts {
             Value::String(text) => self.replace(text),
             Value::Array(list) => {
                 for value in list {
-                    self.replace_all(value, "", key == "events");
+                    self.replace_all(value, if key == "broke" { key } else { "" }, key == "events");
                 }
             }
             Value::Object(object) => {
@@ -82,6 +82,9 @@ fn report_with(new: fn(usize) -> String) -> Report {
     let mut report = Run { is_replacing: true, ..Run::failing() }.report();
     report.run.cut_short = Some("why".to_owned());
     report.reasons.push("what the run could not see".to_owned());
+    report.blind_spots.push("what the run could not see".to_owned());
+    report.budgets[1].holds = false;
+    report.budgets[1].excuse = Some("why the machine may have broken it".to_owned());
     for restart in &mut report.restarts {
         restart.account.insert("reason".to_owned(), "signal".into());
     }

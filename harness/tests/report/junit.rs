@@ -1,7 +1,11 @@
-//! `junit.xml` against the rules of the schema that Jenkins' xUnit plugin has (junit-10.xsd), by `xmllint`.
+//! `junit.xml` against the rules of the schema that Jenkins' xUnit plugin has (junit-10.xsd), by `xmllint`; and what its
+//! cases say, against the verdict.
 
 use std::path::Path;
 use std::process::Command;
+
+use hitless::report::{Report, files};
+use hitless::verdict::Verdict;
 
 use crate::runs::{self, Run};
 
@@ -39,15 +43,65 @@ fn junit_with_a_word_of_its_own_is_refused() {
     }
 }
 
+/// How many failures and errors there are, counted by hand and as the document says itself.
+fn outcomes(report: &Report) -> (usize, usize) {
+    let text = hitless::report::junit::render(report);
+    let document = roxmltree::Document::parse(&text).expect("junit.xml is well-formed");
+    let counted = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).count();
+    let said = |name: &str| document.root_element().attribute(name).and_then(|text| text.parse().ok());
+    let found = (counted("failure"), counted("error"));
+    assert_eq!((said("failures"), said("errors")), (Some(found.0), Some(found.1)));
+    found
+}
+
 #[test]
-fn broken_budgets_and_lossy_restarts_are_the_failures() {
-    let report = Run::failing().report();
+fn broken_budgets_and_the_restarts_that_broke_them_are_the_failures() {
+    let outcomes_of = |budgets: &[&'static str], run: Run| {
+        let report = Run { budgets: budgets.to_vec(), ..run }.report();
+        (report.verdict, outcomes(&report))
+    };
+    let (four_restarts, fail) = (4, Verdict::Fail);
+    assert_eq!(
+        outcomes_of(&["failed==0"], Run::failing()),
+        (fail, (1 + four_restarts, 1)),
+        "and one shortage"
+    );
+    let clean = outcomes_of(&["failed==0"], Run::clean());
+    assert_eq!(clean, (Verdict::Pass, (0, 0)));
+    assert_eq!(
+        outcomes_of(&["failed<1000", "max<5ms"], Run::failing()),
+        (fail, (1, 1)),
+        "no restart broke the latency's budget by losing something"
+    );
+    assert_eq!(outcomes_of(&["pooled.failed==0", "requests==1"], Run::failing()), (fail, (1, 1)));
+    assert_eq!(
+        outcomes_of(&["fresh.reset==0", "failed<1000"], Run::failing()),
+        (fail, (1 + four_restarts, 1))
+    );
+    assert_eq!(outcomes_of(&["failed<1000"], Run::failing()), (Verdict::Inconclusive, (0, 1)));
+}
+
+#[test]
+fn what_says_nothing_of_the_server_is_an_error() {
+    let mut report = Run { budgets: vec!["max<5ms"], ..Run::clean() }.report();
+    assert_eq!(outcomes(&report), (1, 0));
+    report.budgets[0].excuse = Some("the harness itself was stalled".to_owned());
+    assert_eq!(outcomes(&report), (0, 1), "the machine may have broken it");
+
+    let mut lines = Run::clean().lines();
+    lines.pop();
+    let directory = tempfile::tempdir().expect("a directory for the run");
+    runs::write(&lines, directory.path());
+    let cut_short = files::read(directory.path()).expect("the events are a run");
+    assert_eq!((cut_short.verdict, outcomes(&cut_short)), (Verdict::Inconclusive, (0, 1)));
+}
+
+#[test]
+fn names_with_control_characters_are_well_formed_and_shown() {
+    let mut report = Run::failing().report();
+    report.scenario.subject = "image \u{1b}[31m\u{0}]]><x a=\"&\">".to_owned();
     let text = hitless::report::junit::render(&report);
     let document = roxmltree::Document::parse(&text).expect("junit.xml is well-formed");
-    let failures = document.descendants().filter(|node| node.has_tag_name("failure")).count();
-    let broken = report.budgets.iter().filter(|result| !result.holds).count();
-    let lossy = report.restarts.iter().filter(|restart| restart.counts.failed > 0).count();
-    assert!(broken > 0 && lossy > 0);
-    assert_eq!(failures, broken + lossy);
-    assert_eq!(document.root_element().attribute("failures"), Some(failures.to_string().as_str()));
+    let case = document.descendants().find(|node| node.has_tag_name("testcase")).expect("a case");
+    assert_eq!(case.attribute("classname"), Some("hitless.image-␛[31m␀]]><x-a=\"&\">.budgets"));
 }

@@ -1,6 +1,7 @@
 //! What is written of a run, from its events.jsonl through the binary to each file, and that nothing that a server says
 //! can change what a reader, a browser or a parser makes of it.
 
+mod headline;
 mod hostile;
 mod junit;
 mod metrics;

@@ -107,3 +107,15 @@ fn metrics_say_what_the_report_says() {
         assert!((sum(name) - count as f64).abs() < f64::EPSILON, "{name}: {} instead of {count}", sum(name));
     }
 }
+
+#[test]
+fn metrics_are_read_by_a_parser_of_somebody_else() {
+    let read = |text: &str| openmetrics_parser::openmetrics::parse_openmetrics(text);
+    for run in [Run::clean(), Run::failing()] {
+        let text = openmetrics::render(&run.report());
+        let exposition = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(exposition.families.len(), text.matches("# TYPE ").count());
+        assert!(read(&text.replace("_total{", "_count{")).is_err(), "a counter has no _count");
+        assert!(read(text.trim_end_matches("# EOF\n")).is_err(), "it does not say where it ends");
+    }
+}

@@ -97,7 +97,12 @@ fn value_of_another_type_is_refused_everywhere() {
 #[test]
 fn field_that_is_always_written_is_required() {
     let (validator, report) = (validator(), example());
-    let optional = ["/restarts/0/successor", "/timeline/buckets/0/by_class", "/timeline/buckets/0/queue"];
+    let optional = [
+        "/restarts/0/successor",
+        "/restarts/0/broke",
+        "/timeline/buckets/0/by_class",
+        "/timeline/buckets/0/queue",
+    ];
     let named_elsewhere = |place: &str| OPEN.iter().any(|open| place.starts_with(&format!("{open}/")));
     let is_count_of_a_kind =
         |place: &str| place.contains("/by_class/") || place.starts_with("/restarts/0/phases/");

@@ -7,7 +7,8 @@ use maud::{Markup, html};
 use super::number;
 use crate::failure::FailureClass;
 use crate::phase::Phase;
-use crate::report::text::{clipped, count, rounded, short_ms};
+use crate::report::digest::{self, bound, seen};
+use crate::report::text::{clipped, count, counted, short_ms};
 use crate::report::{FailureInfo, Report, RestartInfo};
 use crate::summary::{ByClass, Latency};
 
@@ -22,16 +23,16 @@ pub(super) fn budgets(report: &Report) -> Markup {
             thead { tr { th { "budget" } th.n { "seen" } th { "" } } }
             tbody {
                 @for result in report.budgets.iter().take(100) {
-                    tr.broken[!result.holds] {
+                    tr.broken[result.is_broken()] {
                         td { code { (clipped(&result.budget.to_string(), 100)) } }
                         td.n {
-                            @match result.seen {
-                                Some(ms) if result.budget.metric.is_latency() => { (short_ms(ms)) }
-                                Some(seen) => { (seen) }
-                                None => { "nothing to measure" }
-                            }
+                            (seen(result))
                         }
-                        td { @if result.holds { "holds" } @else { strong { "broken" } } }
+                        td {
+                            @if result.holds { "holds" }
+                            @else if let Some(why) = &result.excuse { "broken; but " (clipped(why, 300)) }
+                            @else { strong { "broken" } }
+                        }
                     }
                 }
             }
@@ -123,11 +124,7 @@ pub(super) fn restarts(report: &Report, most: usize) -> Markup {
     if report.restarts.is_empty() {
         return html! {};
     }
-    let mut shown: Vec<(usize, &RestartInfo)> = report.restarts.iter().enumerate().collect();
-    shown.sort_by_key(|(index, restart)| (restart.counts.failed == 0 && restart.is_complete, *index));
-    let left_out = shown.len().saturating_sub(most);
-    shown.truncate(most);
-    shown.sort_by_key(|(index, _)| *index);
+    let (shown, left_out) = digest::restarts(report, most);
     let is_replacing = report.restarts.iter().any(|restart| restart.successor.is_some());
     html! {
         div.wide { table {
@@ -143,7 +140,7 @@ pub(super) fn restarts(report: &Report, most: usize) -> Markup {
                 }
             }
         } }
-        @if left_out > 0 { p.note { (count(left_out as u64)) " more restarts, without failures, are in report.json." } }
+        @if left_out > 0 { p.note { (count(left_out)) " more restarts, without failures, are in report.json." } }
     }
 }
 
@@ -258,8 +255,8 @@ pub(super) fn evidence(report: &Report) -> Markup {
                 " whole answers. "
                 @match reconciled.difference {
                     0 => "The two agree.",
-                    more @ 1.. => { (count(more.unsigned_abs())) " answers were taken by no client." }
-                    fewer => { (count(fewer.unsigned_abs())) " answers are in no server's account." }
+                    more @ 1.. => { (counted(more.unsigned_abs(), "answer")) " reached no client." }
+                    fewer => { "That is " (counted(fewer.unsigned_abs(), "answer")) " more than the servers account for." }
                 }
                 @if reconciled.accounts < reconciled.lives {
                     " Only " (reconciled.accounts) " of " (reconciled.lives) " processes left an account."
@@ -331,8 +328,4 @@ fn answered_in(ms: f64) -> String {
 
 fn known(number: Option<u64>) -> String {
     number.map_or_else(|| "–".to_owned(), count)
-}
-
-fn bound(per_million: Option<f64>) -> String {
-    per_million.map_or_else(|| "–".to_owned(), |bound| format!("{} ppm", rounded(bound.ceil())))
 }

@@ -3,19 +3,19 @@
 
 mod conntrack;
 mod kernel;
-mod queue;
 
 use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 
 use crate::clock::Moment;
+use crate::listeners::Listeners;
 use crate::recorder::Recorder;
 use crate::recording::{LifecycleKind, Recording, Source};
 use crate::summary::Counts;
-use queue::Listeners;
 
 pub use kernel::KernelCounters;
 
@@ -81,38 +81,56 @@ pub fn reconcile(recording: &Recording, totals: &Counts) -> Option<Reconciliatio
     })
 }
 
-/// Looks at the accept queues of a port, and at what the kernel drops, until it is dropped.
+/// Looks at the accept queues of a port, and at what the kernel drops, until it is dropped. On a thread of its own:
+/// reading `/proc` blocks, and the load must not wait for it.
 #[derive(Debug)]
-pub struct KernelWatch(JoinHandle<()>);
+pub struct KernelWatch {
+    /// Dropped, it wakes the thread and ends it.
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl KernelWatch {
     /// Starts looking at all listeners of `port`, and at the table of connections; what is seen goes to the recorder.
+    ///
+    /// # Panics
+    /// If the operating system gives no thread.
     #[must_use]
     pub fn start(port: u16, recorder: Recorder) -> Self {
-        Self(tokio::spawn(async move {
-            let mut looks = tokio::time::interval(LOOK_EVERY);
-            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut listeners = Listeners::of(port).ok();
-            let mut last = (Moment::now(), conntrack::drops());
-            loop {
-                looks.tick().await;
-                let now = Moment::now();
-                if let Some(Ok(depth)) = listeners.as_mut().map(Listeners::depth) {
-                    recorder.queue(now, depth);
-                }
-                let drops = conntrack::drops();
-                if drops > last.1 {
-                    recorder.dropped(last.0, now, drops - last.1);
-                }
-                last = (now, drops);
-            }
-        }))
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("kernel-watch".to_owned())
+            .spawn(move || watch(port, &recorder, &stopped))
+            .expect("the operating system gives one more thread");
+        Self { stop: Some(stop), thread: Some(thread) }
     }
 }
 
 impl Drop for KernelWatch {
     fn drop(&mut self) {
-        self.0.abort();
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(port: u16, recorder: &Recorder, stopped: &mpsc::Receiver<()>) {
+    let mut listeners = Listeners::of(port).ok();
+    let mut last = (Moment::now(), conntrack::drops());
+    loop {
+        let now = Moment::now();
+        if let Some(Ok(look)) = listeners.as_mut().map(Listeners::look) {
+            recorder.queue(now, look.waiting);
+        }
+        let drops = conntrack::drops();
+        if drops > last.1 {
+            recorder.dropped(last.0, now, drops - last.1);
+        }
+        last = (now, drops);
+        if stopped.recv_timeout(LOOK_EVERY) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return;
+        }
     }
 }
 

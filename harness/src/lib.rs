@@ -12,6 +12,7 @@
 //! could not be carried out.
 
 pub mod budget;
+mod cause;
 pub mod clean;
 pub mod clock;
 pub mod compare;
@@ -23,6 +24,7 @@ pub mod evidence;
 pub mod experiment;
 pub mod failure;
 pub mod image;
+mod listeners;
 pub mod lives;
 pub mod load;
 pub mod matrix;

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::io;
 
+use crate::cause::chain;
 use crate::failure::{Failure, FailureClass};
 
 /// How far a request had come when it failed.
@@ -62,22 +63,6 @@ pub fn is_unprocessed(error: &reqwest::Error) -> bool {
         source = inner.source();
     }
     false
-}
-
-/// An error and all its sources, outermost first. A source that repeats the text of its parent is left out.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 /// What the chain of errors shows.

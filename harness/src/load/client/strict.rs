@@ -23,8 +23,9 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::names::Names;
 use super::{Answer, ConnectionUse, REPLICA_HEADER};
+use crate::cause::chain;
 use crate::failure::{Failure, FailureClass};
-use crate::load::classify::{Stage, chain, classify_connect, classify_hyper};
+use crate::load::classify::{Stage, classify_connect, classify_hyper};
 use crate::load::cohort::CohortPlan;
 use crate::load::content::{Check, Expectation};
 use crate::load::{ClientTotals, Outcome};

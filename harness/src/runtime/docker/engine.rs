@@ -13,7 +13,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
-use crate::load::classify::chain;
+use crate::cause::chain;
 use crate::runtime::RuntimeError;
 
 /// The label that every container of a run carries; its value is the run's id.

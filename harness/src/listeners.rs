@@ -1,6 +1,7 @@
-//! How many connections wait in the accept queues of a port: what `ss -ltn` shows as Recv-Q.
+//! The listeners of a port: how many there are, and how many connections wait in their accept queues, which is what
+//! `ss -ltn` shows as Recv-Q.
 //!
-//! Asks the kernel over `NETLINK_SOCK_DIAG` for the listeners alone (sock_diag(7)): for a listening socket `idiag_rqueue`
+//! Asks the kernel over `NETLINK_SOCK_DIAG` for the listeners alone (`sock_diag(7)`): for a listening socket `idiag_rqueue`
 //! is `sk_ack_backlog` (`tcp_diag_get_info` in `net/ipv4/tcp_diag.c`). `/proc/net/tcp` tells the same, but the kernel
 //! walks its whole table of connections for each read of it, which costs milliseconds.
 
@@ -12,8 +13,18 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
+/// What was seen of a port's listeners.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// How many there are.
+    pub(crate) listeners: u64,
+    /// Connections that wait to be accepted, in all their queues together.
+    pub(crate) waiting: u64,
+}
+
 /// A way to ask about the listeners of one port.
-pub(super) struct Listeners {
+#[derive(Debug)]
+pub(crate) struct Listeners {
     socket: Socket,
     port: u16,
     /// The number of the last question: what is left of an answer that was given up belongs to an earlier one.
@@ -25,7 +36,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The kernel has no `NETLINK_SOCK_DIAG`.
-    pub(super) fn of(port: u16) -> io::Result<Self> {
+    pub(crate) fn of(port: u16) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -34,18 +45,20 @@ impl Listeners {
         Ok(Self { socket, port, asked: 0 })
     }
 
-    /// Connections waiting for all listeners of the port together.
+    /// Looks at all listeners of the port, of this network namespace.
     ///
     /// # Errors
     /// The kernel did not answer, or not with what it was asked for.
-    pub(super) fn depth(&mut self) -> io::Result<u64> {
-        Ok(self.waiting(AF_INET, SocketId::new_v4())? + self.waiting(AF_INET6, SocketId::new_v6())?)
+    pub(crate) fn look(&mut self) -> io::Result<Look> {
+        let mut look = Look::default();
+        self.ask(AF_INET, &SocketId::new_v4(), &mut look)?;
+        self.ask(AF_INET6, &SocketId::new_v6(), &mut look)?;
+        Ok(look)
     }
 
-    fn waiting(&mut self, family: u8, any: SocketId) -> io::Result<u64> {
+    fn ask(&mut self, family: u8, any: &SocketId, look: &mut Look) -> io::Result<()> {
         self.asked = self.asked.wrapping_add(1);
         self.socket.send(&self.question(family, any), 0)?;
-        let mut total = 0;
         loop {
             let (answer, _) = self.socket.recv_from_full()?;
             let mut rest = &answer[..];
@@ -60,9 +73,10 @@ impl Listeners {
                 }
                 match message.payload {
                     NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(listener)) => {
-                        total += u64::from(listener.header.recv_queue);
+                        look.listeners += 1;
+                        look.waiting += u64::from(listener.header.recv_queue);
                     }
-                    NetlinkPayload::Done(_) => return Ok(total),
+                    NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
                     _ => {}
                 }
@@ -70,7 +84,7 @@ impl Listeners {
         }
     }
 
-    fn question(&self, family: u8, any: SocketId) -> Vec<u8> {
+    fn question(&self, family: u8, any: &SocketId) -> Vec<u8> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         header.sequence_number = self.asked;
@@ -79,7 +93,7 @@ impl Listeners {
             protocol: IPPROTO_TCP,
             extensions: ExtensionFlags::empty(),
             states: StateFlags::LISTEN,
-            socket_id: SocketId { source_port: self.port, ..any },
+            socket_id: SocketId { source_port: self.port, ..any.clone() },
         };
         let mut question = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
         question.finalize();
@@ -101,17 +115,16 @@ mod tests {
             let listener = TcpListener::bind(any).unwrap();
             let address = listener.local_addr().unwrap();
             let mut listeners = Listeners::of(address.port()).unwrap();
-            assert_eq!(listeners.depth().unwrap(), 0);
+            assert_eq!(listeners.look().unwrap(), Look { listeners: 1, waiting: 0 });
             let waiting: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
-            assert_eq!(listeners.depth().unwrap(), 3);
+            assert_eq!(listeners.look().unwrap().waiting, 3);
             for _ in &waiting {
                 listener.accept().unwrap();
             }
-            assert_eq!(
-                listeners.depth().unwrap(),
-                0,
-                "what was accepted is a connection, not one that waits"
-            );
+            let look = listeners.look().unwrap();
+            assert_eq!(look.waiting, 0, "what was accepted is a connection, not one that waits");
+            drop(listener);
+            assert_eq!(listeners.look().unwrap().listeners, 0);
         }
     }
 }

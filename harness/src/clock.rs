@@ -92,10 +92,26 @@ impl WallOffset {
         Moment(unix_nanoseconds.saturating_sub(self.0))
     }
 
+    /// The moment of a timestamp as RFC 3339 writes it; none if it is not one, or lies before 1970: an engine writes
+    /// "never" as the year 1.
+    #[must_use]
+    pub fn moment_of(self, timestamp: Option<&str>) -> Option<Moment> {
+        let time = humantime::parse_rfc3339(timestamp?).ok()?;
+        let nanoseconds = time.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
+        let moment = u64::try_from(nanoseconds).ok()?;
+        (moment > 0).then(|| self.moment_at(moment))
+    }
+
+    /// Nanoseconds since 1970 at `moment`.
+    #[must_use]
+    pub const fn unix_ns(self, moment: Moment) -> u64 {
+        moment.0.saturating_add(self.0)
+    }
+
     /// Milliseconds since 1970 at `moment`.
     #[must_use]
     pub const fn unix_ms(self, moment: Moment) -> u64 {
-        moment.0.saturating_add(self.0) / 1_000_000
+        self.unix_ns(moment) / 1_000_000
     }
 }
 
@@ -115,6 +131,16 @@ mod tests {
         assert!((late.offset_ms(early) - 2.5).abs() < 1e-9);
         assert!((early.offset_ms(late) + 2.5).abs() < 1e-9);
         assert_eq!(early.since(late), Duration::ZERO);
+    }
+
+    #[test]
+    fn timestamps_of_an_engine_are_moments_and_its_never_is_none() {
+        let offset = WallOffset::with(Moment::from_nanoseconds(0), 1_000_000_000_000);
+        let moment = offset.moment_of(Some("2001-09-09T01:46:41.5Z"));
+        assert_eq!(moment, Some(Moment::from_nanoseconds(1_500_000_000)));
+        for never in [None, Some("0001-01-01T00:00:00Z"), Some("")] {
+            assert_eq!(offset.moment_of(never), None, "{never:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Runs load and rollout against a runtime, and cleans up whatever happens: success, error, panic or an interrupt.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -8,14 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
 use crate::evidence::{KernelCounters, KernelWatch};
-use crate::load::{Load, LoadError};
+use crate::load::{CohortTotals, Load, LoadError};
 use crate::recorder::Recorder;
 use crate::recording::{CutShort, LifecycleKind, Recording};
 use crate::rollout::{self, Plan};
 use crate::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{End, Scenario};
 
-/// Removing a few containers takes a second; an engine that hangs must not keep the harness.
+/// Removing a few containers takes a second; an engine that hangs must not keep the harness. A replica that is on its way
+/// to its end has its stop timeout beside.
 const DISMANTLE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The experiment could not be carried out at all. What went wrong later is in the recording.
@@ -27,6 +29,16 @@ pub enum ExperimentError {
     /// The load could not be generated.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+/// What came of an experiment.
+#[derive(Debug)]
+pub struct Experiment {
+    /// What was seen.
+    pub recording: Recording,
+    /// What went wrong when all was seen: replicas that did not end in an orderly way, or that could not be removed. It
+    /// takes nothing away from what was seen.
+    pub loose_ends: Vec<String>,
 }
 
 /// Starts the replicas, rolls them under load, and returns what was seen. When `interrupt` is cancelled the run ends
@@ -42,16 +54,17 @@ pub async fn run<R: Runtime>(
     runtime: &R,
     recorder: Recorder,
     interrupt: &CancellationToken,
-) -> Result<Recording, ExperimentError> {
-    let conducted = AssertUnwindSafe(conduct(scenario, runtime, &recorder, interrupt)).catch_unwind().await;
-    let dismantled = dismantle(runtime).await;
+) -> Result<Experiment, ExperimentError> {
+    let mut loose_ends = Vec::new();
+    let conducting = conduct(scenario, runtime, &recorder, interrupt, &mut loose_ends);
+    let conducted = AssertUnwindSafe(conducting).catch_unwind().await;
+    let dismantled = dismantle(runtime, scenario.timing.stop_timeout).await;
     let cut_short = match conducted {
         Ok(result) => result?,
         Err(panic) => resume_unwind(panic),
     };
-    let recording = recorder.close(cut_short).await;
-    dismantled?;
-    Ok(recording)
+    loose_ends.extend(dismantled.err().map(|error| error.to_string()));
+    Ok(Experiment { recording: recorder.close(cut_short).await, loose_ends })
 }
 
 async fn conduct<R: Runtime>(
@@ -59,6 +72,7 @@ async fn conduct<R: Runtime>(
     runtime: &R,
     recorder: &Recorder,
     interrupt: &CancellationToken,
+    loose_ends: &mut Vec<String>,
 ) -> Result<Option<CutShort>, ExperimentError> {
     let replicas = tokio::select! {
         biased;
@@ -77,17 +91,34 @@ async fn conduct<R: Runtime>(
         died = runtime.unexpected_end() => Some(CutShort::RolloutFailed(died.to_string())),
     };
     let load_ended = Moment::now();
-    let totals = load.finish(patience(scenario, cut_short.as_ref())).await;
+    let (totals, died) = finish(load, patience(scenario, cut_short.as_ref()), runtime).await;
     drop(kernel_watch);
     recorder.load_ended(load_ended, totals, KernelCounters::read().since(&counters));
-    if cut_short.is_none() {
+    let cut_short = cut_short.or(died);
+    if matches!(cut_short, None | Some(CutShort::FailureFound)) {
         tokio::select! {
             biased;
             () = interrupt.cancelled() => {}
-            result = runtime.retire(scenario.timing.stop_timeout) => result?,
+            retired = runtime.retire(scenario.timing.stop_timeout) => {
+                loose_ends.extend(retired.err().map(|error| error.to_string()));
+            }
         }
     }
     Ok(cut_short)
+}
+
+/// Ends the load; also says whether a replica died meanwhile.
+async fn finish<R: Runtime>(
+    load: Load,
+    patience: Duration,
+    runtime: &R,
+) -> (Vec<CohortTotals>, Option<CutShort>) {
+    let mut finishing = pin!(load.finish(patience));
+    tokio::select! {
+        biased;
+        died = runtime.unexpected_end() => (finishing.await, Some(CutShort::RolloutFailed(died.to_string()))),
+        totals = &mut finishing => (totals, None),
+    }
 }
 
 async fn bring_up<R: Runtime>(
@@ -142,12 +173,176 @@ fn patience(scenario: &Scenario, cut_short: Option<&CutShort>) -> Duration {
     scenario.timing.request_timeout + longest + Duration::from_secs(1)
 }
 
-async fn dismantle<R: Runtime>(runtime: &R) -> Result<(), RuntimeError> {
-    match tokio::time::timeout(DISMANTLE_PATIENCE, runtime.dismantle()).await {
+async fn dismantle<R: Runtime>(runtime: &R, stop_timeout: Duration) -> Result<(), RuntimeError> {
+    let dismantling = runtime.dismantle(stop_timeout);
+    match tokio::time::timeout(DISMANTLE_PATIENCE + stop_timeout, dismantling).await {
         Ok(result) => result,
         Err(_) => Err(RuntimeError::Engine {
             operation: "clean up".into(),
             reason: "the engine does not answer; `hitless clean` removes what is left".into(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+    use crate::events::EventLog;
+    use crate::runtime::twin::{Trouble, Twin};
+    use crate::scenario::Options;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+
+    /// A server that answers as long as it is held, and a scenario that asks it.
+    struct Stage {
+        scenario: Scenario,
+        _server: AbortOnDropHandle<()>,
+    }
+
+    impl Stage {
+        async fn new(change: impl FnOnce(&mut Options)) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let server = tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = stream.write_all(ANSWER).await;
+                }
+            });
+            let none = || Some("0s".to_owned());
+            let mut options = Options {
+                image: Some("any".into()),
+                url: Some(url),
+                rounds: Some(1),
+                rate: Some(50.0),
+                concurrency: Some(4),
+                cohort: vec!["fresh".into()],
+                lead: none(),
+                settle: none(),
+                stop_timeout: Some("1s".into()),
+                ..Options::default()
+            };
+            change(&mut options);
+            Self {
+                scenario: Scenario::from_options(&options).unwrap(),
+                _server: AbortOnDropHandle::new(server),
+            }
+        }
+
+        fn twin(&self, trouble: Trouble) -> Twin {
+            Twin::recording(trouble, Recorder::start(&self.scenario.cohorts, EventLog::discarding()))
+        }
+
+        async fn run(&self, twin: &Twin) -> Result<Experiment, ExperimentError> {
+            run(&self.scenario, twin, twin.recorder.clone(), &CancellationToken::new()).await
+        }
+    }
+
+    const ONE_ROUND: [&str; 12] = [
+        "start a",
+        "ready a",
+        "start b",
+        "ready b",
+        "stop a",
+        "start a",
+        "ready a",
+        "stop b",
+        "start b",
+        "ready b",
+        "retire",
+        "dismantle",
+    ];
+
+    #[tokio::test]
+    async fn whole_run_retires_its_replicas_and_leaves_nothing() {
+        let stage = Stage::new(|_| {}).await;
+        let twin = stage.twin(Trouble::Nothing);
+        let experiment = stage.run(&twin).await.unwrap();
+        assert_eq!(twin.asked(), ONE_ROUND);
+        assert_eq!(twin.running(), [""; 0]);
+        assert_eq!(experiment.loose_ends, [""; 0]);
+        assert_eq!(experiment.recording.cut_short, None);
+        assert_eq!(experiment.recording.restarts.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn replicas_that_do_not_start_are_an_error_and_leave_nothing() {
+        let stage = Stage::new(|_| {}).await;
+        let twin = stage.twin(Trouble::Start);
+        let error = stage.run(&twin).await.unwrap_err();
+        assert_eq!(error.to_string(), "failed to start replica a: no");
+        assert_eq!(twin.asked(), ["start a", "dismantle"]);
+    }
+
+    #[tokio::test]
+    async fn panic_is_passed_on_after_the_clean_up() {
+        let stage = Stage::new(|_| {}).await;
+        let twin = stage.twin(Trouble::PanicAtStop);
+        let panic = AssertUnwindSafe(stage.run(&twin)).catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"the twin panics at a stop"));
+        assert_eq!(twin.asked().last().unwrap(), "dismantle");
+        assert_eq!(twin.running(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn interrupted_run_keeps_what_it_saw_and_leaves_nothing() {
+        let stage = Stage::new(|_| {}).await;
+        let twin = stage.twin(Trouble::EndlessStop);
+        let interrupt = CancellationToken::new();
+        let running = run(&stage.scenario, &twin, twin.recorder.clone(), &interrupt);
+        let interrupting = async {
+            twin.wait_until_stopping().await;
+            interrupt.cancel();
+        };
+        let (experiment, ()) = tokio::join!(running, interrupting);
+        let experiment = experiment.unwrap();
+        assert_eq!(experiment.recording.cut_short, Some(CutShort::Interrupted));
+        assert_eq!(experiment.recording.restarts.len(), 1);
+        assert_eq!(twin.asked()[4..], ["stop a", "dismantle"], "no orderly end for one who wants to leave");
+        assert_eq!(twin.running(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn replica_that_dies_cuts_the_run_short() {
+        let stage = Stage::new(|_| {}).await;
+        let twin = stage.twin(Trouble::Death);
+        let recording = stage.run(&twin).await.unwrap().recording;
+        let why = recording.cut_short.unwrap().to_string();
+        assert!(why.contains("replica a ended on its own with exit code 1"), "{why}");
+        assert_eq!(twin.asked().last().unwrap(), "dismantle");
+    }
+
+    #[tokio::test]
+    async fn engine_that_fails_at_the_very_end_costs_nothing_of_the_report() {
+        for (trouble, loose_end) in [
+            (Trouble::Retire, "failed to stop the replicas: it does not answer"),
+            (Trouble::Dismantle, "failed to list containers: it does not answer"),
+        ] {
+            let stage = Stage::new(|_| {}).await;
+            let twin = stage.twin(trouble);
+            let experiment = stage.run(&twin).await.unwrap();
+            assert_eq!(experiment.loose_ends, [loose_end]);
+            assert_eq!(experiment.recording.cut_short, None);
+            assert_eq!(experiment.recording.restarts.len(), 2);
+            assert_eq!(twin.asked(), ONE_ROUND, "{trouble:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn run_that_found_its_failure_retires_its_replicas_too() {
+        let stage = Stage::new(|options| {
+            options.until_failure = Some(true);
+            options.expect_status = Some(204);
+        })
+        .await;
+        let twin = stage.twin(Trouble::EndlessStop);
+        let experiment = stage.run(&twin).await.unwrap();
+        assert_eq!(experiment.recording.cut_short, Some(CutShort::FailureFound));
+        let asked = twin.asked();
+        assert_eq!(asked[asked.len() - 2..], ["retire", "dismantle"]);
     }
 }

@@ -109,6 +109,7 @@ impl<R: Runtime> Restart<'_, R> {
         self.wait_until_answered(&new, ready).await?;
         let gone = self.stop(old).await?;
         self.enter(gone, Phase::Steady);
+        self.runtime.discard(old).await?;
         Ok(new)
     }
 
@@ -116,6 +117,7 @@ impl<R: Runtime> Restart<'_, R> {
         self.begin(old);
         let gone = self.stop(old).await?;
         self.enter(gone, Phase::Gap);
+        self.runtime.discard(old).await?;
         let new = self.runtime.successor(old, image, Order::StopFirst).await?;
         let started = self.start(&new).await?;
         self.enter(started, Phase::Starting);
@@ -190,108 +192,8 @@ impl Jitter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
-    use crate::events::EventLog;
-    use crate::load::{Observation, Outcome};
-    use crate::runtime::Exit;
-
-    /// An engine in memory: it writes down what it was asked to do, and lets the load "answer" on each start.
-    struct Fake {
-        asked: Mutex<Vec<String>>,
-        recorder: Recorder,
-        answers: bool,
-        fails_to_start: bool,
-    }
-
-    impl Fake {
-        fn new() -> Self {
-            let recorder = Recorder::start(&[cohort()], EventLog::discarding());
-            Self { asked: Mutex::default(), recorder, answers: true, fails_to_start: false }
-        }
-
-        fn note(&self, what: &str, replica: &Replica) {
-            self.asked.lock().unwrap().push(format!("{what} {}", replica.name));
-        }
-    }
-
-    fn cohort() -> crate::load::cohort::CohortPlan {
-        use crate::load::cohort::{CohortKind, CohortPlan, Payload};
-        use crate::load::content::{Expectation, ExpectedBody};
-        CohortPlan {
-            kind: CohortKind::Fresh,
-            rate: 1.0,
-            concurrency: 1,
-            requests_per_connection: None,
-            url: "http://127.0.0.1/".into(),
-            headers: http::HeaderMap::new(),
-            delay: Duration::ZERO,
-            payload: Payload::None,
-            expectation: Expectation { status: 200, body: ExpectedBody::Any },
-        }
-    }
-
-    impl Runtime for Fake {
-        async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
-            Ok(Vec::new())
-        }
-
-        async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
-            self.note("start", replica);
-            if self.fails_to_start {
-                let replica = Arc::clone(&replica.name);
-                return Err(RuntimeError::Replica { operation: "start", replica, reason: "no".into() });
-            }
-            Ok(Moment::now())
-        }
-
-        async fn wait_until_ready(&self, replica: &Replica, _: Duration) -> Result<Moment, RuntimeError> {
-            self.note("ready", replica);
-            let now = Moment::now();
-            if self.answers {
-                self.recorder.observe(Observation {
-                    cohort: 0,
-                    number: 0,
-                    scheduled: now,
-                    dispatched: now,
-                    started: now,
-                    finished: now,
-                    outcome: Outcome::Answered,
-                    replica: Some(Arc::clone(&replica.name)),
-                    connection: None,
-                });
-            }
-            Ok(now)
-        }
-
-        async fn stop(&self, replica: &Replica, _: Duration) -> Result<Exit, RuntimeError> {
-            self.note("stop", replica);
-            Ok(Exit { at: Moment::now(), code: Some(0), killed: false })
-        }
-
-        async fn successor(
-            &self,
-            replica: &Replica,
-            image: Option<&str>,
-            _: Order,
-        ) -> Result<Replica, RuntimeError> {
-            self.note(&format!("make {} for", image.unwrap_or("old")), replica);
-            Ok(Replica { name: format!("{}+", replica.name).into() })
-        }
-
-        async fn unexpected_end(&self) -> RuntimeError {
-            std::future::pending().await
-        }
-
-        async fn retire(&self, _: Duration) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-
-        async fn dismantle(&self) -> Result<(), RuntimeError> {
-            Ok(())
-        }
-    }
+    use crate::runtime::twin::{Trouble, Twin};
 
     fn replicas() -> Vec<Replica> {
         ["a", "b"].map(|name| Replica { name: name.into() }).into()
@@ -312,49 +214,49 @@ mod tests {
 
     #[tokio::test]
     async fn each_replica_is_restarted_in_turn_and_the_next_only_when_the_last_is_ready() {
-        let fake = Fake::new();
-        roll(&fake, replicas(), &PLAN, &fake.recorder).await.unwrap();
+        let twin = Twin::new();
+        roll(&twin, replicas(), &PLAN, &twin.recorder).await.unwrap();
         let once = ["stop a", "start a", "ready a", "stop b", "start b", "ready b"];
-        assert_eq!(*fake.asked.lock().unwrap(), [once, once].concat());
-        let recording = fake.recorder.clone().close(None).await;
+        assert_eq!(twin.asked(), [once, once].concat());
+        let recording = twin.recorder.clone().close(None).await;
         assert_eq!(recording.restarts.len(), 4);
         assert!(recording.restarts.iter().all(|restart| restart.answered.is_some()));
     }
 
     async fn asked_for(order: Order) -> Vec<String> {
-        let fake = Fake::new();
+        let twin = Twin::new();
         let change = Change::Replace { image: "new".into(), order };
         let one = vec![Replica { name: "a".into() }];
-        roll(&fake, one, &Plan { change, ..PLAN }, &fake.recorder).await.unwrap();
-        fake.asked.lock().unwrap().clone()
+        roll(&twin, one, &Plan { change, ..PLAN }, &twin.recorder).await.unwrap();
+        twin.asked()
     }
 
     #[tokio::test]
     async fn start_first_stops_the_old_one_only_when_the_new_one_is_ready() {
-        let there = ["make new for a", "start a+", "ready a+", "stop a"];
-        let back = ["make old for a+", "start a++", "ready a++", "stop a+"];
+        let there = ["make new for a", "start a+", "ready a+", "stop a", "discard a"];
+        let back = ["make old for a+", "start a++", "ready a++", "stop a+", "discard a+"];
         assert_eq!(asked_for(Order::StartFirst).await, [there, back].concat());
     }
 
     #[tokio::test]
     async fn stop_first_makes_the_new_one_when_the_old_one_is_gone() {
-        let there = ["stop a", "make new for a", "start a+", "ready a+"];
-        let back = ["stop a+", "make old for a+", "start a++", "ready a++"];
+        let there = ["stop a", "discard a", "make new for a", "start a+", "ready a+"];
+        let back = ["stop a+", "discard a+", "make old for a+", "start a++", "ready a++"];
         assert_eq!(asked_for(Order::StopFirst).await, [there, back].concat());
     }
 
     #[tokio::test]
     async fn rollout_stops_at_the_first_replica_that_does_not_start() {
-        let fake = Fake { fails_to_start: true, ..Fake::new() };
-        let error = roll(&fake, replicas(), &PLAN, &fake.recorder).await.unwrap_err();
+        let twin = Twin::with(Trouble::Start);
+        let error = roll(&twin, replicas(), &PLAN, &twin.recorder).await.unwrap_err();
         assert_eq!(error.to_string(), "failed to start replica a: no");
-        assert_eq!(*fake.asked.lock().unwrap(), ["stop a", "start a"]);
+        assert_eq!(twin.asked(), ["stop a", "start a"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn replica_that_answers_nothing_ends_the_rollout() {
-        let fake = Fake { answers: false, ..Fake::new() };
-        let error = roll(&fake, replicas(), &PLAN, &fake.recorder).await.unwrap_err();
+        let twin = Twin::with(Trouble::NoAnswer);
+        let error = roll(&twin, replicas(), &PLAN, &twin.recorder).await.unwrap_err();
         assert!(matches!(error, RolloutError::NoAnswer { .. }), "{error}");
     }
 

@@ -8,12 +8,11 @@ use crate::clock::{Moment, WallOffset};
 use crate::environment;
 use crate::events::line::Head;
 use crate::events::{EventLog, EventLogError};
-use crate::experiment::{self, ExperimentError};
+use crate::experiment::{self, Experiment, ExperimentError};
 use crate::image::{self, Artifact, Built, ImageError};
 use crate::owner;
 use crate::progress::{Display, Progress};
 use crate::recorder::Recorder;
-use crate::recording::Recording;
 use crate::report::files::{self, FilesError};
 use crate::report::{Context, Report, SCHEMA_VERSION, ScenarioInfo};
 use crate::runtime::compose::ComposeRuntime;
@@ -85,7 +84,7 @@ pub async fn run(
         environment: environment.clone(),
     };
     let recorder = Recorder::start(&scenario.cohorts, EventLog::create(&directory, head)?);
-    let (recording, replicas) = {
+    let (Experiment { recording, loose_ends }, replicas) = {
         let restarts = scenario.replicas * scenario.rounds as usize;
         let _progress = Progress::show(display, recorder.live(), restarts);
         let outputs = OutputFiles::in_directory(&directory);
@@ -93,8 +92,12 @@ pub async fn run(
     };
     let scenario = &Scenario { replicas, ..scenario.clone() };
     let summary = Summary::of(&recording);
-    let judgement =
+    let mut judgement =
         judge(&recording, &summary, &scenario.budgets, Asked { replicas, rounds: scenario.rounds });
+    for loose_end in loose_ends {
+        eprintln!("warning: {loose_end}");
+        judgement.reasons.push(format!("when all was seen: {loose_end}"));
+    }
     let context = Context { run: id, command: command.to_owned(), environment, wall };
     let report = Report::assemble(&recording, summary, judgement, ScenarioInfo::of(scenario), context);
     files::write(&report, &directory)?;
@@ -109,13 +112,13 @@ async fn experiment_with(
     recorder: Recorder,
     outputs: OutputFiles,
     interrupt: &CancellationToken,
-) -> Result<(Recording, usize), RunError> {
+) -> Result<(Experiment, usize), RunError> {
     match &scenario.subject {
         Subject::Preset { .. } | Subject::Image { .. } => {
             let runtime =
                 DockerRuntime::new(engine, id, &owner::this_process(), scenario, recorder.clone(), outputs);
-            let recording = experiment::run(scenario, &runtime, recorder, interrupt).await?;
-            Ok((recording, scenario.replicas))
+            let experiment = experiment::run(scenario, &runtime, recorder, interrupt).await?;
+            Ok((experiment, scenario.replicas))
         }
         Subject::Compose { file, services } => {
             let runtime = ComposeRuntime::new(
@@ -126,9 +129,9 @@ async fn experiment_with(
                 recorder.clone(),
                 outputs,
             );
-            let recording = experiment::run(scenario, &runtime, recorder, interrupt).await?;
+            let experiment = experiment::run(scenario, &runtime, recorder, interrupt).await?;
             let replicas = runtime.replicas();
-            Ok((recording, replicas))
+            Ok((experiment, replicas))
         }
     }
 }

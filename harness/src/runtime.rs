@@ -6,6 +6,8 @@ pub mod compose;
 pub mod docker;
 pub mod output;
 mod probe;
+#[cfg(test)]
+pub(crate) mod twin;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,7 +125,7 @@ pub trait Runtime: Send + Sync {
     ) -> impl Future<Output = Result<Exit, RuntimeError>> + Send;
 
     /// Makes, and does not start, a container of `image` (the scenario's own if none) that takes the place of
-    /// `replica`. If both have to run at once it gets another name.
+    /// `replica`: beside it, under another name, or after it was [discarded](Runtime::discard), under its own.
     fn successor(
         &self,
         replica: &Replica,
@@ -131,12 +133,16 @@ pub trait Runtime: Send + Sync {
         order: Order,
     ) -> impl Future<Output = Result<Replica, RuntimeError>> + Send;
 
+    /// Removes a replica that was stopped and does not come back.
+    fn discard(&self, replica: &Replica) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Waits until some replica ends although nobody asked it to. Never returns otherwise.
     fn unexpected_end(&self) -> impl Future<Output = RuntimeError> + Send;
 
     /// Ends the replicas in an orderly way after a whole run, those that this runtime made.
     fn retire(&self, timeout: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Removes what this runtime made, whatever state it is in; leaves running what it found running.
-    fn dismantle(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    /// Removes what this runtime made, whatever state it is in; leaves running what it found running. One that is on its
+    /// way to its end may take up to `timeout` until it can be started again.
+    fn dismantle(&self, timeout: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 }

@@ -74,6 +74,7 @@ impl ComposeRuntime {
 
 impl Runtime for ComposeRuntime {
     async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
+        let asked = Moment::now();
         let found = self.find().await?;
         let names: Vec<&str> = found.iter().map(|(replica, _)| &*replica.name).collect();
         let missing = self.services.iter().find(|service| {
@@ -92,9 +93,12 @@ impl Runtime for ComposeRuntime {
                 self.file.display()
             )));
         }
-        let replicas = found.iter().map(|(replica, _)| replica.clone()).collect();
-        self.containers.adopt(found);
-        Ok(replicas)
+        self.containers.follow(asked);
+        let adopted = found.into_iter().map(|(replica, id)| {
+            self.containers.adopt_running(&replica, id);
+            replica
+        });
+        Ok(adopted.collect())
     }
 
     async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
@@ -114,6 +118,10 @@ impl Runtime for ComposeRuntime {
         Err(RuntimeError::Replica { operation: "replace", replica: Arc::clone(&replica.name), reason })
     }
 
+    async fn discard(&self, _: &Replica) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn unexpected_end(&self) -> RuntimeError {
         self.containers.unexpected_end().await
     }
@@ -123,8 +131,8 @@ impl Runtime for ComposeRuntime {
     }
 
     /// What was found running is left running: a replica that an interrupted rollout left stopped is started again.
-    async fn dismantle(&self) -> Result<(), RuntimeError> {
-        let result = self.containers.start_stopped().await;
+    async fn dismantle(&self, timeout: Duration) -> Result<(), RuntimeError> {
+        let result = self.containers.start_stopped(timeout).await;
         self.containers.release();
         result
     }

@@ -1,9 +1,12 @@
 //! Replicas as containers that the run makes and removes, through the engine's API. Below this module stands the only
 //! user of bollard.
 
+mod container;
 mod containers;
 pub mod engine;
+mod follower;
 mod logline;
+mod reader;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
@@ -12,6 +15,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
+use futures_util::StreamExt;
+use tokio_util::task::TaskTracker;
 
 pub(super) use containers::Containers;
 use engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
@@ -21,6 +26,9 @@ use crate::recorder::Recorder;
 use crate::runtime::output::OutputFiles;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
 use crate::scenario::{Change, ContainerSettings, Order, Readiness, Scenario, Subject, Target};
+
+/// So many containers are removed at once; more would only wait for each other in the engine.
+const REMOVED_AT_ONCE: usize = 8;
 
 /// Makes the containers of one run and removes them again.
 #[derive(Debug)]
@@ -35,6 +43,8 @@ pub struct DockerRuntime {
     target: Target,
     readiness: Readiness,
     containers: Containers,
+    /// Containers that are being made; the engine goes on with each, whether anybody waits for it or not.
+    creations: TaskTracker,
 }
 
 impl DockerRuntime {
@@ -60,6 +70,7 @@ impl DockerRuntime {
             target: scenario.target.clone(),
             readiness: scenario.readiness.clone(),
             containers,
+            creations: TaskTracker::new(),
         }
     }
 
@@ -73,15 +84,15 @@ impl DockerRuntime {
     async fn create(&self, name: &str, image: &str) -> Result<String, RuntimeError> {
         let options =
             CreateContainerOptionsBuilder::new().name(&format!("hitless-{}-{name}", self.run)).build();
-        let docker = self.engine.client(Duration::ZERO);
-        match docker.create_container(Some(options), self.body(name, image)).await {
+        let (docker, body) = (self.engine.client(Duration::ZERO), self.body(name, image));
+        // A task, which goes on when an interrupt drops this wait: the clean-up has to know when it is through.
+        let creation =
+            self.creations.spawn(async move { docker.create_container(Some(options), body).await });
+        let failed = |reason| RuntimeError::Replica { operation: "create", replica: name.into(), reason };
+        match creation.await.map_err(|error| failed(error.to_string()))? {
             Ok(created) => Ok(created.id),
             Err(error) if status_of(&error) == Some(404) => Err(missing_image(image)),
-            Err(error) => Err(RuntimeError::Replica {
-                operation: "create",
-                replica: name.into(),
-                reason: reason(&error),
-            }),
+            Err(error) => Err(failed(reason(&error))),
         }
     }
 
@@ -135,14 +146,15 @@ impl Runtime for DockerRuntime {
         {
             return Err(missing_image(image));
         }
-        let mut made = Vec::with_capacity(self.replicas);
+        self.containers.follow(Moment::now());
+        let mut replicas = Vec::with_capacity(self.replicas);
         for letter in ('a'..='z').take(self.replicas) {
             let name = format!("server-{letter}");
             let id = self.create(&name, self.image()).await?;
-            made.push((Replica { name: Arc::from(name) }, id));
+            let replica = Replica { name: Arc::from(name) };
+            self.containers.adopt_made(&replica, id);
+            replicas.push(replica);
         }
-        let replicas = made.iter().map(|(replica, _)| replica.clone()).collect();
-        self.containers.adopt(made);
         Ok(replicas)
     }
 
@@ -158,7 +170,7 @@ impl Runtime for DockerRuntime {
         self.containers.stop(replica, timeout).await
     }
 
-    /// The stopped one is removed and its name used again; beside a running one the name gets a number.
+    /// Has the name of the one that is gone, or a number beside one that runs.
     async fn successor(
         &self,
         replica: &Replica,
@@ -166,17 +178,21 @@ impl Runtime for DockerRuntime {
         order: Order,
     ) -> Result<Replica, RuntimeError> {
         let name = match order {
-            Order::StopFirst => {
-                let id = self.containers.disown(replica);
-                self.engine.remove(&id).await?;
-                Arc::clone(&replica.name)
+            Order::StopFirst => Arc::clone(&replica.name),
+            Order::StartFirst => {
+                self.containers.forget_stop();
+                next_name(&replica.name).into()
             }
-            Order::StartFirst => next_name(&replica.name).into(),
         };
         let id = self.create(&name, image.unwrap_or_else(|| self.image())).await?;
         let successor = Replica { name };
-        self.containers.adopt_one(&successor, id);
+        self.containers.adopt_made(&successor, id);
         Ok(successor)
+    }
+
+    async fn discard(&self, replica: &Replica) -> Result<(), RuntimeError> {
+        let id = self.containers.disown(replica).await;
+        self.engine.remove(&id).await
     }
 
     async fn unexpected_end(&self) -> RuntimeError {
@@ -187,14 +203,19 @@ impl Runtime for DockerRuntime {
         self.containers.stop_all(timeout).await
     }
 
-    /// Removes by label, not from memory: a container whose creation was interrupted is found as well.
-    async fn dismantle(&self) -> Result<(), RuntimeError> {
+    /// Removes by label, not from memory, and when nothing is being made any more: a container whose creation was
+    /// interrupted is found as well.
+    async fn dismantle(&self, _timeout: Duration) -> Result<(), RuntimeError> {
         self.containers.release();
-        let mut result = Ok(());
-        for container in self.engine.labelled(Some(&self.run)).await? {
-            result = self.engine.remove(&container.id).await.and(result);
-        }
-        result
+        self.creations.close();
+        self.creations.wait().await;
+        let left = self.engine.labelled(Some(&self.run)).await?;
+        let removals =
+            left.into_iter().map(|container| async move { self.engine.remove(&container.id).await });
+        let removed: Vec<_> =
+            futures_util::stream::iter(removals).buffer_unordered(REMOVED_AT_ONCE).collect().await;
+        self.containers.finish_outputs().await;
+        removed.into_iter().collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bollard::models::EventMessage;
+use bollard::models::{ContainerState, EventMessage};
 use bollard::query_parameters::{
     BuildImageOptionsBuilder, BuilderVersion, EventsOptionsBuilder, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveImageOptions,
@@ -300,39 +300,24 @@ impl Engine {
         }
     }
 
-    /// The engine's events of all containers, from `since` (seconds since 1970) on.
+    /// The engine's events of all containers, from `since` (nanoseconds since 1970) on.
     pub(super) fn events(
         &self,
         since: u64,
-    ) -> impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send + 'static {
+    ) -> impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send + '_ {
         let filters = HashMap::from([("type", vec!["container".to_owned()])]);
-        let options = EventsOptionsBuilder::new().since(&since.to_string()).filters(&filters).build();
-        // The stream has to outlive this borrow of the client: it owns a clone.
-        let docker = self.docker.clone();
-        async_stream_of(docker, options)
+        let since = format!("{}.{:09}", since / 1_000_000_000, since % 1_000_000_000);
+        let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
+        self.docker.events(Some(options))
     }
-}
 
-fn async_stream_of(
-    docker: Docker,
-    options: bollard::query_parameters::EventsOptions,
-) -> impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send + 'static {
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        let mut events = std::pin::pin!(docker.events(Some(options)));
-        loop {
-            tokio::select! {
-                () = sender.closed() => return,
-                event = events.next() => match event {
-                    Some(event) => if sender.send(event).is_err() { return },
-                    None => return,
-                }
-            }
-        }
-    });
-    futures_util::stream::unfold(receiver, async |mut receiver| {
-        receiver.recv().await.map(|event| (event, receiver))
-    })
+    /// The state of a container.
+    ///
+    /// # Errors
+    /// There is no such container, or the engine does not answer.
+    pub(super) async fn state_of(&self, id: &str) -> Result<ContainerState, bollard::errors::Error> {
+        Ok(self.docker.inspect_container(id, None).await?.state.unwrap_or_default())
+    }
 }
 
 /// Bytes as lower-case hexadecimal digits.

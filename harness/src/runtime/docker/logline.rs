@@ -26,13 +26,24 @@ pub(super) struct Logged {
 /// Reads a line that arrived `now`; none if it is not a lifecycle event of our server.
 pub(super) fn parse(line: &str, now: Moment) -> Option<Logged> {
     let Value::Object(mut fields) = serde_json::from_str(line).ok()? else { return None };
-    let stamp = Moment::from_nanoseconds(fields.remove("mono_ns")?.as_u64()?);
+    let at = plausible(fields.remove("mono_ns")?.as_u64()?, now).unwrap_or(now);
     let kind = kind_of(fields.remove("event")?.as_str()?)?;
     for known in ["unix_ms", "level", "replica"] {
         fields.remove(known);
     }
+    Some(Logged { at, kind, fields })
+}
+
+/// The moment that a line that arrived `now` carries, whatever event of our server it is.
+pub(super) fn stamp(line: &str, now: Moment) -> Option<Moment> {
+    let Value::Object(fields) = serde_json::from_str(line).ok()? else { return None };
+    plausible(fields.get("mono_ns")?.as_u64()?, now)
+}
+
+fn plausible(nanoseconds: u64, now: Moment) -> Option<Moment> {
+    let stamp = Moment::from_nanoseconds(nanoseconds);
     let is_plausible = now.since(stamp) <= PLAUSIBLE && stamp.since(now) <= Duration::from_millis(50);
-    Some(Logged { at: if is_plausible { stamp } else { now }, kind, fields })
+    is_plausible.then_some(stamp)
 }
 
 fn kind_of(event: &str) -> Option<LifecycleKind> {
@@ -128,7 +139,14 @@ mod tests {
         for stamp in ["5", "900000000000"] {
             let line = format!(r#"{{"mono_ns":{stamp},"event":"ready"}}"#);
             assert_eq!(parse(&line, NOW).unwrap().at, NOW);
+            assert_eq!(super::stamp(&line, NOW), None);
         }
+        let starting = r#"{"mono_ns":99999000000,"event":"starting"}"#;
+        assert_eq!(
+            stamp(starting, NOW),
+            Some(Moment::from_nanoseconds(99_999_000_000)),
+            "no lifecycle event"
+        );
     }
 
     #[test]

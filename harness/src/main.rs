@@ -19,10 +19,10 @@ use hitless::progress::Display;
 use hitless::report::files::{self, FilesError};
 use hitless::report::terminal::{self, Style};
 use hitless::report::{Report, annotations, json, markdown};
-use hitless::run::{RunError, run};
+use hitless::run::{RunError, run, server_of};
 use hitless::runtime::RuntimeError;
 use hitless::runtime::docker::engine::Engine;
-use hitless::scenario::{Options, Preset, Scenario, ScenarioError};
+use hitless::scenario::{Options, Preset, Scenario, ScenarioError, Server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -74,7 +74,11 @@ async fn main() -> ExitCode {
 async fn dispatch(command: Command) -> Result<u8, MainError> {
     match command {
         Command::Run { run: args, output } => {
-            let scenario = Scenario::from_options(&options(args)?)?;
+            let options = options(args)?;
+            let mut scenario = Scenario::from_options(&options)?;
+            if server_of(&scenario).await? == Server::Anybodys {
+                scenario = Scenario::of_project(&options, Server::Anybodys)?;
+            }
             let (report, directory) = run(&scenario, &command_line(), display(output), &interrupt()).await?;
             tell(output, &report, &json::render(&report), || {
                 format!("{}report: {}\n", terminal::render(&report, style()), directory.display())

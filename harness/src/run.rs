@@ -15,12 +15,12 @@ use crate::progress::{Display, Progress};
 use crate::recorder::Recorder;
 use crate::report::files::{self, FilesError};
 use crate::report::{Context, Report, SCHEMA_VERSION, ScenarioInfo};
-use crate::runtime::compose::ComposeRuntime;
+use crate::runtime::compose::{self, ComposeRuntime};
 use crate::runtime::docker::engine::Engine;
 use crate::runtime::docker::{DockerRuntime, check_port};
 use crate::runtime::output::OutputFiles;
 use crate::runtime::{Environment, RuntimeError};
-use crate::scenario::{SERVER_IMAGE, Scenario, Subject};
+use crate::scenario::{SERVER_IMAGE, Scenario, Server, Subject};
 use crate::summary::Summary;
 use crate::verdict::{Asked, judge};
 
@@ -50,6 +50,21 @@ pub enum RunError {
     /// The report cannot be written.
     #[error(transparent)]
     Files(#[from] FilesError),
+}
+
+/// Whose server a scenario is about. Of a Compose project only the engine knows.
+///
+/// # Errors
+/// There is no engine, or no such project runs.
+pub async fn server_of(scenario: &Scenario) -> Result<Server, RunError> {
+    match &scenario.subject {
+        Subject::Preset { .. } => Ok(Server::Ours),
+        Subject::Image { .. } => Ok(Server::Anybodys),
+        Subject::Compose { file, services } => {
+            let engine = Engine::connect().await?;
+            Ok(compose::server_of(&engine, file, services, scenario.target.port).await?)
+        }
+    }
 }
 
 /// Carries out a scenario and writes its report.

@@ -76,6 +76,15 @@ impl fmt::Display for Preset {
     }
 }
 
+/// Whose server answers: what an answer has to be, and which path is slow, is known of ours alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// Our own.
+    Ours,
+    /// Anybody's.
+    Anybodys,
+}
+
 /// What is restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -95,7 +104,7 @@ pub enum Subject {
     Compose {
         /// The Compose file that they were started from.
         file: PathBuf,
-        /// Which services; all of the project's running ones if empty.
+        /// Which services; those that the target's port leads to if empty.
         services: Vec<String>,
     },
 }
@@ -252,12 +261,26 @@ impl ScenarioError {
 const MAX_REPLICAS: usize = 16;
 
 impl Scenario {
-    /// Validates `options` and fills in what they leave out.
+    /// Validates `options` and fills in what they leave out. The services of a Compose project are taken for our server:
+    /// see [`Scenario::of_project`].
     ///
     /// # Errors
     /// The first field that cannot be used.
     pub fn from_options(options: &Options) -> Result<Self, ScenarioError> {
+        Self::of_project(options, Server::Ours)
+    }
+
+    /// The same, where a Compose project, if it is one, is known to run this server.
+    ///
+    /// # Errors
+    /// The first field that cannot be used.
+    pub fn of_project(options: &Options, project: Server) -> Result<Self, ScenarioError> {
         let subject = subject(options)?;
+        let server = match subject {
+            Subject::Preset { .. } => Server::Ours,
+            Subject::Image { .. } => Server::Anybodys,
+            Subject::Compose { .. } => project,
+        };
         let target = target(options.url.as_deref().unwrap_or("http://127.0.0.1:8080/"))?;
         let replicas = replicas(&subject, options.replicas)?;
         let end = if options.until_failure == Some(true) { End::AtFirstFailure } else { End::AfterAllRounds };
@@ -269,7 +292,7 @@ impl Scenario {
             return Err(ScenarioError::new("--rounds", rounds, "at least 1 is needed to see a restart"));
         }
         let timing = timing(options)?;
-        let cohorts = requests::cohorts(options, &subject, &target)?;
+        let cohorts = requests::cohorts(options, server, &target)?;
         let budgets = budgets(&options.budget, &cohorts)?;
         Ok(Self {
             readiness: readiness(options.ready.as_deref(), &subject)?,
@@ -529,6 +552,7 @@ fn check_scope(budget: &Budget, cohorts: &[CohortPlan]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::content::ExpectedBody;
 
     fn scenario(options: &Options) -> Result<Scenario, ScenarioError> {
         Scenario::from_options(options)
@@ -617,9 +641,27 @@ mod tests {
             ["fresh", "pooled"]
         );
         let slow = Options { cohort: vec!["slow".into()], ..image.clone() };
-        assert!(error(&slow).starts_with("--cohort: `slow`: your image needs --slow-path"));
+        assert!(error(&slow).starts_with("--cohort: `slow`: your server needs --slow-path"));
         let path = Options { slow_path: Some("/report?all=1".into()), ..slow };
         assert_eq!(scenario(&path).unwrap().cohorts[0].url, "http://127.0.0.1:8080/report?all=1");
+    }
+
+    #[test]
+    fn foreign_compose_project_may_answer_what_it_likes() {
+        let compose = with(|options| options.runtime = Some("compose".into()));
+        let of = |options: &Options, server| Scenario::of_project(options, server);
+        let names =
+            |scenario: &Scenario| scenario.cohorts.iter().map(|plan| plan.kind.name()).collect::<Vec<_>>();
+        let ours = of(&compose, Server::Ours).unwrap();
+        assert_eq!(names(&ours), ["fresh", "pooled", "slow"]);
+        let foreign = of(&compose, Server::Anybodys).unwrap();
+        assert_eq!(names(&foreign), ["fresh", "pooled"]);
+        assert!(foreign.cohorts.iter().all(|plan| plan.expectation.body == ExpectedBody::Any));
+        let slow = Options { cohort: vec!["slow".into()], ..compose };
+        let error = of(&slow, Server::Anybodys).unwrap_err().to_string();
+        assert!(error.starts_with("--cohort: `slow`: your server needs --slow-path"), "{error}");
+        let preset = of(&Options::default(), Server::Anybodys).unwrap();
+        assert_eq!(names(&preset), ["fresh", "pooled", "slow"], "a preset is our server whatever else runs");
     }
 
     #[test]

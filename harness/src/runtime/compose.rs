@@ -1,6 +1,6 @@
 //! Replicas as the running services of a Compose project: found, rolled in place, left running.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::runtime::docker::Containers;
 use crate::runtime::docker::engine::Engine;
 use crate::runtime::output::OutputFiles;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
-use crate::scenario::{Order, Scenario};
+use crate::scenario::{Order, Scenario, Server};
 
-const DIRECTORY_LABEL: &str = "com.docker.compose.project.working_dir";
-const SERVICE_LABEL: &str = "com.docker.compose.service";
-const NUMBER_LABEL: &str = "com.docker.compose.container-number";
+mod project;
+
+use project::{Chosen, Project, SERVICE_LABEL};
 
 /// Rolls the containers of a Compose project.
 #[derive(Debug)]
@@ -22,11 +22,12 @@ pub struct ComposeRuntime {
     engine: Engine,
     file: PathBuf,
     services: Vec<String>,
+    port: u16,
     containers: Containers,
 }
 
 impl ComposeRuntime {
-    /// A runtime for the services of `file` that run; all of them if `services` is empty.
+    /// A runtime for the services of `file` that run; those that the target's port leads to if `services` is empty.
     #[must_use]
     pub fn new(
         engine: Engine,
@@ -37,7 +38,7 @@ impl ComposeRuntime {
         outputs: OutputFiles,
     ) -> Self {
         let containers = Containers::new(engine.clone(), recorder, outputs, scenario);
-        Self { engine, file, services, containers }
+        Self { engine, file, services, port: scenario.target.port, containers }
     }
 
     /// How many replicas were found.
@@ -45,57 +46,46 @@ impl ComposeRuntime {
     pub fn replicas(&self) -> usize {
         self.containers.count()
     }
+}
 
-    /// Both Compose versions label a container with the directory of the file that it came from.
-    async fn find(&self) -> Result<Vec<(Replica, String)>, RuntimeError> {
-        let file = std::fs::canonicalize(&self.file).map_err(|error| {
-            RuntimeError::NoReplicas(format!(
-                "compose file {}: {error}; name it with --compose",
-                self.file.display()
-            ))
-        })?;
-        let directory = file.parent().unwrap_or(&file).display().to_string();
-        let listed = self.engine.list("label", &[format!("{DIRECTORY_LABEL}={directory}")]).await?;
-        let mut found: Vec<(Replica, String)> = listed
-            .into_iter()
-            .filter(|container| container.is_running)
-            .filter_map(|container| {
-                let service = container.labels.get(SERVICE_LABEL)?;
-                let is_wanted = self.services.is_empty() || self.services.contains(service);
-                let number = container.labels.get(NUMBER_LABEL).map_or("1", String::as_str);
-                let name = if number == "1" { service.clone() } else { format!("{service}-{number}") };
-                is_wanted.then(|| (Replica { name: Arc::from(name) }, container.id.clone()))
-            })
-            .collect();
-        found.sort();
-        Ok(found)
-    }
+/// Whose server the services are: ours only if each of them is.
+///
+/// # Errors
+/// [`RuntimeError::NoReplicas`] if there are none, or if it is not clear which are meant.
+pub async fn server_of(
+    engine: &Engine,
+    file: &Path,
+    services: &[String],
+    port: u16,
+) -> Result<Server, RuntimeError> {
+    let chosen = find(engine, file, services, port).await?;
+    Ok(if chosen.iter().all(|one| one.is_ours) { Server::Ours } else { Server::Anybodys })
+}
+
+async fn find(
+    engine: &Engine,
+    file: &Path,
+    services: &[String],
+    port: u16,
+) -> Result<Vec<Chosen>, RuntimeError> {
+    let canonical = std::fs::canonicalize(file).map_err(|error| {
+        RuntimeError::NoReplicas(format!("compose file {}: {error}; name it with --compose", file.display()))
+    })?;
+    let listed = engine.list("label", &[SERVICE_LABEL.to_owned()]).await?;
+    let name = std::env::var("COMPOSE_PROJECT_NAME").ok().filter(|name| !name.is_empty());
+    let chosen =
+        Project::of(&canonical, name.as_deref(), listed).and_then(|project| project.choose(services, port));
+    chosen.map_err(|reason| RuntimeError::NoReplicas(format!("{}: {reason}", file.display())))
 }
 
 impl Runtime for ComposeRuntime {
     async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
         let asked = Moment::now();
-        let found = self.find().await?;
-        let names: Vec<&str> = found.iter().map(|(replica, _)| &*replica.name).collect();
-        let missing = self.services.iter().find(|service| {
-            !names.iter().any(|name| name == service || name.starts_with(&format!("{service}-")))
-        });
-        if let Some(service) = missing {
-            let running = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            return Err(RuntimeError::NoReplicas(format!(
-                "service `{service}` of {} does not run (running: {running}); `docker compose up -d` first",
-                self.file.display()
-            )));
-        }
-        if found.is_empty() {
-            return Err(RuntimeError::NoReplicas(format!(
-                "no service of {} runs; `docker compose up -d` first",
-                self.file.display()
-            )));
-        }
+        let chosen = find(&self.engine, &self.file, &self.services, self.port).await?;
         self.containers.follow(asked);
-        let adopted = found.into_iter().map(|(replica, id)| {
-            self.containers.adopt_running(&replica, id);
+        let adopted = chosen.into_iter().map(|one| {
+            let replica = Replica { name: one.name.into() };
+            self.containers.adopt_running(&replica, one.id);
             replica
         });
         Ok(adopted.collect())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Options, ScenarioError, Subject, Target};
+use super::{Options, ScenarioError, Server, Target};
 use crate::load::cohort::{CohortKind, CohortPlan, Payload};
 use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
 
@@ -17,7 +17,7 @@ const LONG_RATE: f64 = 4.0;
 
 pub(super) fn cohorts(
     options: &Options,
-    subject: &Subject,
+    server: Server,
     target: &Target,
 ) -> Result<Vec<CohortPlan>, ScenarioError> {
     let rate = checked_rate("--rate", options.rate.unwrap_or(300.0))?;
@@ -25,7 +25,7 @@ pub(super) fn cohorts(
     if concurrency == 0 {
         return Err(ScenarioError::new("--concurrency", concurrency, "at least 1 request must be in flight"));
     }
-    let requests = Requests::from_options(options, subject, target)?;
+    let requests = Requests::from_options(options, server, target)?;
     let mut plans: Vec<CohortPlan> = Vec::new();
     for (kind, own_rate) in kinds(&options.cohort, requests.slow_path.is_some())? {
         if plans.iter().any(|plan| plan.kind == kind) {
@@ -90,8 +90,8 @@ struct Requests<'a> {
 }
 
 impl<'a> Requests<'a> {
-    fn from_options(options: &Options, subject: &Subject, target: &'a Target) -> Result<Self, ScenarioError> {
-        let is_ours = !matches!(subject, Subject::Image { .. });
+    fn from_options(options: &Options, server: Server, target: &'a Target) -> Result<Self, ScenarioError> {
+        let is_ours = server == Server::Ours;
         let long = match &options.slow_delay {
             None => Duration::from_secs(3),
             Some(text) => humantime::parse_duration(text).map_err(|error| {
@@ -129,7 +129,7 @@ impl<'a> Requests<'a> {
     fn plan(&self, kind: CohortKind, rate: f64, concurrency: usize) -> Result<CohortPlan, ScenarioError> {
         let need = |field: &'static str, path: &Option<String>, what: &str| {
             let missing =
-                || ScenarioError::new("--cohort", kind.name(), format!("your image needs {field}, {what}"));
+                || ScenarioError::new("--cohort", kind.name(), format!("your server needs {field}, {what}"));
             joined(field, &self.target.url, path.as_deref().ok_or_else(missing)?)
         };
         // Only our own server is known to answer with a receipt or the pattern.

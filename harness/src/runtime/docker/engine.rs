@@ -23,6 +23,10 @@ pub const OWNER_LABEL: &str = "dev.hitless.owner";
 /// The label of an image that says from which source it was built.
 pub const SOURCE_LABEL: &str = "dev.hitless.source";
 
+/// The label that says what an image is, and what our server's says (docker/Dockerfile).
+pub(in crate::runtime) const TITLE_LABEL: &str = "org.opencontainers.image.title";
+pub(in crate::runtime) const SERVER_TITLE: &str = "hitless-server";
+
 /// A hung engine is given up after this long.
 const CALL_TIMEOUT_S: u64 = 60;
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -281,6 +285,15 @@ impl Engine {
                     name: first.trim_start_matches('/').to_owned(),
                     labels: container.labels.unwrap_or_default(),
                     is_running: container.state == Some(bollard::models::ContainerSummaryStateEnum::RUNNING),
+                    image: container.image.unwrap_or_default(),
+                    is_on_host_network: container.host_config.and_then(|host| host.network_mode).as_deref()
+                        == Some("host"),
+                    published: container
+                        .ports
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter_map(|port| port.public_port)
+                        .collect(),
                     id,
                 })
             })
@@ -331,12 +344,18 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// A container as the engine lists it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::runtime) struct Listed {
     pub(in crate::runtime) id: String,
     pub(in crate::runtime) name: String,
+    /// Its own, and those of its image.
     pub(in crate::runtime) labels: HashMap<String, String>,
     pub(in crate::runtime) is_running: bool,
+    /// The image's reference.
+    pub(in crate::runtime) image: String,
+    pub(in crate::runtime) is_on_host_network: bool,
+    /// The host's ports that lead to it.
+    pub(in crate::runtime) published: Vec<u16>,
 }
 
 /// The HTTP status that the engine answered with.

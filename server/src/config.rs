@@ -18,7 +18,7 @@ const EXIT_CODES: &str = "Exit codes:
   0      drained: everything in flight was answered
   1      could not start or run (port taken, ...); `health`: not ready
   2      usage
-  3      the drain timeout cut something; the log says how much
+  3      something was cut by the drain timeout; the log says how much
   128+n  ended at once by signal n: preset `normal`, or a second signal";
 
 const PRESETS: &str = "What happens to clients on SIGTERM and SIGINT:
@@ -51,7 +51,7 @@ pub(crate) struct ServerConfig {
     listen: SocketAddr,
     strategy: Strategy,
     drain_timeout: Duration,
-    lame_duck: Duration,
+    lame_duck: Option<Duration>,
     goodbye_after: Duration,
     handover: Option<HandoverAddress>,
     admin: AdminAddress,
@@ -111,8 +111,9 @@ struct ServeArgs {
     #[arg(long, env = "HITLESS_HANDOVER", value_name = "ADDR", help = HANDOVER)]
     handover: Option<HandoverAddress>,
     /// How long a replica without a sibling serves on, saying `Connection: close`, before it closes its listener
-    #[arg(long, env = "HITLESS_LAME_DUCK", default_value = "500ms", value_parser = duration)]
-    lame_duck: Duration,
+    /// [default: 500ms, or half the drain timeout if that is less]
+    #[arg(long, env = "HITLESS_LAME_DUCK", value_parser = duration)]
+    lame_duck: Option<Duration>,
     /// How long after the signal long-lived streams (/events) are told to connect again
     #[arg(long, env = "HITLESS_GOODBYE_AFTER", default_value = "0s", value_parser = duration)]
     goodbye_after: Duration,
@@ -165,11 +166,13 @@ impl ServerConfig {
         let is_name = (1..=64).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte));
         let name_header = HeaderValue::from_str(&name).ok().filter(|_| is_name).ok_or_else(|| {
-            clap::Error::raw(
-                clap::error::ErrorKind::ValueValidation,
-                format!("--name (HITLESS_NAME) `{name}`: use 1 to 64 letters, digits or any of - _ . : /\n"),
-            )
+            invalid(&format!(
+                "--name (HITLESS_NAME) `{name}`: use 1 to 64 letters, digits or any of - _ . : /"
+            ))
         })?;
+        let drain_timeout = args.drain_timeout;
+        within(drain_timeout, "--lame-duck (HITLESS_LAME_DUCK)", args.lame_duck.unwrap_or_default())?;
+        within(drain_timeout, "--goodbye-after (HITLESS_GOODBYE_AFTER)", args.goodbye_after)?;
         let mut limits = Limits::default();
         limits.max_connections = args.max_connections;
         limits.max_body = args.max_body;
@@ -183,7 +186,7 @@ impl ServerConfig {
             name_header,
             listen: args.listen,
             strategy: args.preset,
-            drain_timeout: args.drain_timeout,
+            drain_timeout,
             lame_duck: args.lame_duck,
             goodbye_after: args.goodbye_after,
             handover: args.handover,
@@ -198,13 +201,15 @@ impl ServerConfig {
         if let Some(group) = self.handover {
             server = server.handover(group);
         }
+        if let Some(time) = self.lame_duck {
+            server = server.lame_duck(time);
+        }
         server
             .strategy(self.strategy)
             .name(self.name)
             .version(env!("CARGO_PKG_VERSION"))
             .limits(self.limits)
             .drain_timeout(self.drain_timeout)
-            .lame_duck(self.lame_duck)
             .goodbye_after(self.goodbye_after)
             .admin(self.admin)
             .response_header(REPLICA, self.name_header)
@@ -237,6 +242,21 @@ pub(crate) fn remedy(error: &StartError) -> String {
         error => std::error::Error::source(error)
             .map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
     }
+}
+
+fn invalid(line: &str) -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{line}\n"))
+}
+
+/// A time within the drain, which must leave something of it.
+fn within(drain_timeout: Duration, flag: &str, time: Duration) -> Result<(), clap::Error> {
+    if time.is_zero() || time < drain_timeout {
+        return Ok(());
+    }
+    let (time, timeout) = (humantime::format_duration(time), humantime::format_duration(drain_timeout));
+    Err(invalid(&format!(
+        "{flag} {time}: must be less than --drain-timeout (HITLESS_DRAIN_TIMEOUT), {timeout}"
+    )))
 }
 
 fn strategies() -> impl TypedValueParser<Value = Strategy> {
@@ -317,11 +337,22 @@ mod tests {
             (&["--admin", "somewhere"], "unix:@NAME"),
             (&["--name", "a b"], "--name"),
             (&["--handover", "somewhere"], "unix:/DIRECTORY"),
+            (&["--lame-duck", "8s"], "--lame-duck (HITLESS_LAME_DUCK) 8s: must be less than --drain-timeout"),
+            (&["--goodbye-after", "3s", "--drain-timeout", "2s"], "--goodbye-after"),
         ] {
             let error = parse(args).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{args:?}");
             assert!(error.to_string().contains(expected), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn a_short_drain_has_a_short_lame_duck_by_default() {
+        assert_eq!(serve(&["--name", "a", "--drain-timeout", "100ms"]).lame_duck, None);
+        assert_eq!(
+            serve(&["--name", "a", "--drain-timeout", "0s", "--lame-duck", "0s"]).drain_timeout,
+            Duration::ZERO
+        );
     }
 
     #[test]

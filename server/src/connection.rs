@@ -26,10 +26,6 @@ use crate::replica::{Open, Order, Replica};
 /// The first read of a connection; most request heads fit.
 const FIRST_READ: usize = 2048;
 
-/// What a client that takes too long for a request head is told.
-const HEAD_TIMED_OUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
 /// A connection with no request under way: its stream, and what was read of it and not yet understood.
 #[derive(Debug)]
 pub(crate) struct Rest {
@@ -44,6 +40,8 @@ pub(crate) struct Rest {
 pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>) {
     // The word of the orders under which no sibling took the connection: it stays until there is another order.
     let mut unwanted = None;
+    // It fails only if the client has broken off.
+    let Ok(client) = rest.stream.peer_addr() else { return };
     loop {
         let (next, protocol) = match recognize(rest, &replica, unwanted).await {
             Recognized::Over => return,
@@ -53,7 +51,7 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
         let moving = match protocol {
             None => next,
             Some(protocol) => {
-                let link = Arc::new(Link::new(Arc::clone(&replica), protocol));
+                let link = Arc::new(Link::new(Arc::clone(&replica), protocol, client));
                 let app = App::new(router.clone(), Arc::clone(&link));
                 let io = Io::new(next, link);
                 let left = match protocol {
@@ -114,4 +112,14 @@ fn look_again(mut rest: Rest, replica: &Replica) -> Option<Rest> {
         }
     }
     Some(rest)
+}
+
+/// What a client that takes too long for a request head is told.
+fn head_timed_out(replica: &Replica) -> Vec<u8> {
+    let mut words = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n".to_vec();
+    for (name, value) in &replica.stamp {
+        words.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    words.extend(b"\r\n");
+    words
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -47,7 +48,7 @@ impl Service<Request<Incoming>> for App {
     type Future = Handling;
 
     fn call(&self, request: Request<Incoming>) -> Handling {
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let has_body = !incoming.is_end_stream();
         self.link.begin(has_body);
         let exchange = Some(Exchange::new(&self.link));
@@ -63,6 +64,7 @@ impl Service<Request<Incoming>> for App {
         } else {
             Body::empty()
         };
+        head.extensions.insert(ConnectInfo(self.link.client()));
         let future = self.router.clone().call(Request::from_parts(head, body));
         Handling { work: Work::Routed { future }, is_connect, exchange }
     }

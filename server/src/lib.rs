@@ -89,8 +89,9 @@
 //!
 //! # Exit codes
 //!
-//! [`StopReport::exit_code`] is 0 when everything was answered, 3 when the drain timeout cut something, and 128 + n when
-//! the server ended at once by signal n (strategy `normal`, or a second signal).
+//! [`StopReport::exit_code`] is 0 when everything was answered, 3 when something was cut by the drain timeout or, under
+//! strategy `normal`, by the application's own wish, and 128 + n when the server ended at once by signal n (strategy
+//! `normal`, or a second signal).
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("hitless-server needs Linux: SO_REUSEPORT groups, abstract unix sockets and /proc");
@@ -105,6 +106,7 @@ mod event;
 mod exchange;
 pub mod handover;
 mod lifecycle;
+mod limits;
 mod link;
 mod listener;
 mod listeners;
@@ -122,7 +124,7 @@ pub use drain::{Drain, RECONNECT_CLOSE_CODE};
 pub use event::{Event, Level, Record};
 pub use handover::{BadHandoverAddress, HandoverAddress};
 pub use lifecycle::State;
-pub use replica::Limits;
+pub use limits::Limits;
 pub use report::{Outcome, StopReport};
 pub use server::{Server, host_name};
 pub use signals::StopSignal;

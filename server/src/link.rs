@@ -6,6 +6,7 @@
 //! hyper flushes, which it does only once its own buffer is empty. All of it happens within one task, so the counters need
 //! no more than relaxed atomics.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(crate) enum Overdue {
 pub(crate) struct Link {
     replica: Arc<Replica>,
     protocol: Protocol,
+    client: SocketAddr,
     /// Requests for which the router was called.
     begun: AtomicU64,
     /// Responses whose body hyper has taken whole.
@@ -73,10 +75,11 @@ enum Reading {
 }
 
 impl Link {
-    pub(crate) fn new(replica: Arc<Replica>, protocol: Protocol) -> Self {
+    pub(crate) fn new(replica: Arc<Replica>, protocol: Protocol, client: SocketAddr) -> Self {
         Self {
             replica,
             protocol,
+            client,
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
@@ -93,6 +96,11 @@ impl Link {
 
     pub(crate) fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// The address of the connection's other end.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.client
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
@@ -14,43 +13,7 @@ use crate::account::{Account, Traffic};
 use crate::event::Observer;
 use crate::handover::give::Outbox;
 use crate::lifecycle::{Ledger, Lifecycle};
-
-/// What one replica is ready to bear from its clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Connections open at once. At the limit nothing more is accepted until one ends: new clients wait in the accept
-    /// queue, where a sibling or a later moment may find them, and nobody is turned away with an error.
-    pub max_connections: usize,
-    /// Bytes of a request body; above it the answer is 413.
-    pub max_body: u64,
-    /// Bytes of a request head; above it the answer is 431.
-    pub max_head: usize,
-    /// How long a client may take for a request head, from its first byte. Enforced within a quarter more; then the
-    /// answer is 408 and the connection closes.
-    pub head_timeout: Duration,
-    /// How long a connection may stay open without a request before it is closed.
-    pub idle_timeout: Duration,
-}
-
-impl Limits {
-    /// The least that `max_head` may be: hyper's smallest buffer.
-    pub const MIN_HEAD: usize = 8192;
-    /// The most that `max_head` may be: what fits into one message to a sibling.
-    pub const MAX_HEAD: usize = 65_536;
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: 10_000,
-            max_body: 64 * 1024 * 1024,
-            max_head: 32 * 1024,
-            head_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_mins(5),
-        }
-    }
-}
+use crate::limits::Limits;
 
 /// What every connection does from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +124,7 @@ impl Replica {
             stamp,
             observer,
             orders: Orders::default(),
-            room: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            room: Arc::new(Semaphore::new(limits.max_connections)),
             connections: TaskTracker::new(),
             outbox: Outbox::default(),
         }

@@ -36,13 +36,14 @@ impl StopReport {
         self.account.cut
     }
 
-    /// The documented exit code: 0 drained, 3 the drain timeout cut something, 128 + n ended at once by signal n.
+    /// The documented exit code: 0 everything was answered, 3 something was cut by the drain timeout or at the
+    /// application's own wish, 128 + n ended at once by signal n.
     ///
     /// A drain timeout that cut no request (a sibling never said whether it took an idle connection, say) lost nothing and is 0.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self.outcome {
-            Outcome::TimedOut if self.account.cut > 0 => 3,
+            Outcome::TimedOut | Outcome::AtOnceOnRequest if self.account.cut > 0 => 3,
             Outcome::Drained | Outcome::TimedOut | Outcome::AtOnceOnRequest => 0,
             Outcome::AtOnce(signal) => 128 + signal.number(),
         }
@@ -73,6 +74,8 @@ mod tests {
         assert_eq!(report(Outcome::Drained, 0).exit_status(), 0);
         assert_eq!(report(Outcome::TimedOut, 2).exit_status(), 3);
         assert_eq!(report(Outcome::TimedOut, 0).exit_status(), 0);
+        assert_eq!(report(Outcome::AtOnceOnRequest, 0).exit_status(), 0);
+        assert_eq!(report(Outcome::AtOnceOnRequest, 1).exit_status(), 3);
         assert_eq!(report(Outcome::AtOnce(StopSignal::Interrupt), 1).exit_status(), 130);
         assert_eq!(report(Outcome::AtOnce(StopSignal::Terminate), 0).exit_status(), 143);
     }

@@ -18,8 +18,9 @@ use crate::event::{Event, Observer, Record};
 use crate::handover::HandoverAddress;
 use crate::handover::family::Family;
 use crate::lifecycle::State;
+use crate::limits::{FOREVER, Limits};
 use crate::listeners::Listeners;
-use crate::replica::{Limits, Order, Replica};
+use crate::replica::{Order, Replica};
 use crate::report::{Outcome, StopReport};
 use crate::signals::{Signals, StopSignal};
 use crate::start_error::StartError;
@@ -30,7 +31,8 @@ type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// An HTTP server for an axum [`Router`] that knows how to stop.
 ///
 /// It speaks HTTP/1.1 and HTTP/2 (prior knowledge) on one port, with `TCP_NODELAY`, and stops on SIGTERM, on SIGINT or
-/// when [`stop_when`](Self::stop_when) says so. See the [crate's documentation](crate) for an example and for what each
+/// when [`stop_when`](Self::stop_when) says so. Handlers find the client's address in
+/// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), also on a connection that came from a sibling. See the [crate's documentation](crate) for an example and for what each
 /// [`Strategy`] means to a client.
 #[must_use = "a server does nothing until it is run"]
 pub struct Server {
@@ -40,7 +42,7 @@ pub struct Server {
     version: String,
     limits: Limits,
     drain_timeout: Duration,
-    lame_duck: Duration,
+    lame_duck: Option<Duration>,
     goodbye_after: Duration,
     drain: DrainSource,
     handover: Option<HandoverAddress>,
@@ -48,6 +50,7 @@ pub struct Server {
     stamp: Vec<(HeaderName, HeaderValue)>,
     tell: Arc<dyn Fn(&Record) + Send + Sync>,
     stop: Option<StopFuture>,
+    handles_signals: bool,
 }
 
 impl fmt::Debug for Server {
@@ -81,7 +84,7 @@ impl Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: Limits::default(),
             drain_timeout: Self::DRAIN_TIMEOUT,
-            lame_duck: Self::LAME_DUCK,
+            lame_duck: None,
             goodbye_after: Duration::ZERO,
             drain: DrainSource::new(),
             handover: None,
@@ -89,6 +92,7 @@ impl Server {
             stamp: Vec::new(),
             tell: Arc::new(|_| {}),
             stop: None,
+            handles_signals: true,
         }
     }
 
@@ -110,16 +114,16 @@ impl Server {
         self
     }
 
-    /// What to bear from clients.
+    /// What to bear from clients; see there for the bounds.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.limits = limits.bounded();
         self
     }
 
     /// How long a drain may take; what is in flight then is cut and counted. Whoever kills what does not stop (Docker's
     /// stop timeout, Kubernetes' grace period) must wait longer than this.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
+        self.drain_timeout = timeout.min(FOREVER);
         self
     }
 
@@ -131,15 +135,18 @@ impl Server {
     }
 
     /// How long a replica without a sibling goes on accepting and serving, with `Connection: close` on every answer and
-    /// an eye on siblings that start, before it closes its listener and its idle connections.
+    /// an eye on siblings that start, before it closes its listener and its idle connections. Without it:
+    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. It should be less than the drain timeout,
+    /// which ends it too, and then nothing is left for what is in flight.
     pub fn lame_duck(mut self, time: Duration) -> Self {
-        self.lame_duck = time;
+        self.lame_duck = Some(time.min(FOREVER));
         self
     }
 
-    /// How long after the signal long-lived streams are told to go, see [`Drain`].
+    /// How long after the signal long-lived streams are told to go, see [`Drain`]. It should be less than the drain
+    /// timeout, which cuts them.
     pub fn goodbye_after(mut self, time: Duration) -> Self {
-        self.goodbye_after = time;
+        self.goodbye_after = time.min(FOREVER);
         self
     }
 
@@ -156,8 +163,8 @@ impl Server {
         self
     }
 
-    /// A header that every answer carries, those included that the server gives by itself (413). Only answers to what is
-    /// no HTTP request at all, or whose head is too large or too slow, go without.
+    /// A header that every answer carries, those included that the server gives by itself (408, 413). Only answers to
+    /// what is no HTTP request at all, or whose head is too large, go without.
     pub fn response_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.stamp.push((name, value));
         self
@@ -169,9 +176,17 @@ impl Server {
         self
     }
 
-    /// Also stops when `stop` is over, as if a signal had come.
+    /// Also stops when `stop` is over, as if a signal had come. The first signal after that ends nothing: it may be the
+    /// very one that `stop` waited for. The next one does, like every second signal.
     pub fn stop_when(mut self, stop: impl Future<Output = ()> + Send + 'static) -> Self {
         self.stop = Some(Box::pin(stop));
+        self
+    }
+
+    /// Leaves SIGTERM and SIGINT to the application: only [`stop_when`](Self::stop_when) stops the server then, and only
+    /// the drain timeout ends its drain early.
+    pub fn without_signals(mut self) -> Self {
+        self.handles_signals = false;
         self
     }
 
@@ -184,7 +199,11 @@ impl Server {
     pub async fn run(self, router: Router) -> Result<StopReport, StartError> {
         let observer = Observer::new(Arc::clone(&self.name), self.tell);
         // Before anything else: a stop signal that comes during the start must not kill the process half way.
-        let mut signals = Signals::install().map_err(StartError::Signals)?;
+        let mut signals = if self.handles_signals {
+            Signals::install().map_err(StartError::Signals)?
+        } else {
+            Signals::none()
+        };
         observer.emit(Event::Starting {
             version: self.version,
             preset: self.strategy,
@@ -227,9 +246,10 @@ impl Server {
         replica.observer.emit(Event::Draining { in_flight, connections });
         let _goodbye = self.drain.start_after(self.goodbye_after);
         let deadline = Instant::now() + self.drain_timeout;
+        let lame_duck = self.lame_duck.unwrap_or(Self::LAME_DUCK.min(self.drain_timeout / 2));
         let drain = async {
             if let Some(family) = &family {
-                return family.leave(&listeners, self.lame_duck, deadline).await;
+                return family.leave(&listeners, lame_duck, deadline).await;
             }
             listeners.close().await;
             // Whoever hears of the one can rely on the other.
@@ -238,12 +258,20 @@ impl Server {
             replica.observer.emit_at(closed_ns, Event::ListenerClosed);
             replica.wait_until_drained(deadline).await
         };
+        let impatience = async {
+            let mut cause = cause;
+            loop {
+                let signal = signals.next().await;
+                replica.observer.emit(Event::SignalReceived { signal: signal.to_string() });
+                if matches!(cause, Cause::Signal(_)) {
+                    return signal;
+                }
+                cause = Cause::Signal(signal);
+            }
+        };
         let report = tokio::select! {
             biased;
-            signal = signals.next() => {
-                replica.observer.emit(Event::SignalReceived { signal: signal.to_string() });
-                end_at_once(&replica, Cause::Signal(signal))
-            }
+            signal = impatience => end_at_once(&replica, Cause::Signal(signal)),
             is_drained = drain => end(&replica, is_drained),
         };
         Ok(report)

@@ -35,30 +35,39 @@ impl fmt::Display for StopSignal {
     }
 }
 
-/// The installed handlers.
+/// The installed handlers, or none.
 ///
 /// They matter even to a server that does nothing but end: PID 1 of a container has no default actions, the kernel drops
 /// a signal that it does not handle (`pid_namespaces(7)`).
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(crate) struct Signals(Option<Handlers>);
+
+#[derive(Debug)]
+struct Handlers {
     interrupt: unix::Signal,
     terminate: unix::Signal,
 }
 
 impl Signals {
     pub(crate) fn install() -> io::Result<Self> {
-        Ok(Self {
+        Ok(Self(Some(Handlers {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
-        })
+        })))
+    }
+
+    /// Somebody else handles them.
+    pub(crate) fn none() -> Self {
+        Self(None)
     }
 
     /// The next signal. Signals of one kind that arrive together count once (signal(7)).
     pub(crate) async fn next(&mut self) -> StopSignal {
+        let Some(handlers) = &mut self.0 else { return std::future::pending().await };
         // `recv` yields None only when the runtime goes down, and then nobody polls any more.
         tokio::select! {
-            Some(()) = self.interrupt.recv() => StopSignal::Interrupt,
-            Some(()) = self.terminate.recv() => StopSignal::Terminate,
+            Some(()) = handlers.interrupt.recv() => StopSignal::Interrupt,
+            Some(()) = handlers.terminate.recv() => StopSignal::Terminate,
             else => std::future::pending().await,
         }
     }

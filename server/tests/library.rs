@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::routing::{any, get};
-use hitless_server::{Drain, Event, Outcome, RECONNECT_CLOSE_CODE, Server, StopReport, Strategy};
+use hitless_server::{
+    Drain, Event, HandoverAddress, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, StopReport, Strategy,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -32,11 +34,18 @@ struct Running {
 
 impl Running {
     async fn start(configure: impl FnOnce(Server) -> Server, router: impl FnOnce(Drain) -> Router) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), configure, router).await
+    }
+
+    async fn start_at(
+        addr: SocketAddr,
+        configure: impl FnOnce(Server) -> Server,
+        router: impl FnOnce(Drain) -> Router,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (listening, mut is_listening) = mpsc::unbounded_channel();
-        let server = configure(Server::new(([127, 0, 0, 1], 0)))
-            .stop_when(async { drop(stopped.await) })
-            .on_event(move |record| {
+        let server =
+            configure(Server::new(addr)).stop_when(async { drop(stopped.await) }).on_event(move |record| {
                 if let Event::Listening { addr } = record.event {
                     listening.send(addr).expect("the test listens");
                 }
@@ -105,6 +114,82 @@ async fn a_request_that_stops_the_server_is_answered() {
     client.write_all(b"GET /stop HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     read_until(&mut client, b"stopping").await.unwrap();
     assert_eq!(task.await.unwrap().unwrap().outcome, Outcome::Drained);
+}
+
+/// Limits that would panic, or serve nobody, if they were taken at their word.
+#[tokio::test]
+async fn limits_out_of_bounds_serve_all_the_same() {
+    let mut limits = Limits::default();
+    limits.max_connections = 0;
+    limits.max_head = 0;
+    limits.head_timeout = Duration::MAX;
+    limits.idle_timeout = Duration::MAX;
+    for strategy in [Strategy::Graceful, Strategy::Handover] {
+        let running = Running::start(
+            |server| {
+                let server = server.strategy(strategy).limits(limits).goodbye_after(Duration::MAX);
+                match strategy {
+                    Strategy::Handover => {
+                        server.lame_duck(Duration::MAX).drain_timeout(Duration::from_millis(50))
+                    }
+                    _ => server.drain_timeout(Duration::MAX),
+                }
+            },
+            |_| Router::new().route("/", get(async || "hello")),
+        )
+        .await;
+        let mut client = TcpStream::connect(running.addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        read_until(&mut client, b"hello").await.unwrap();
+        drop(client);
+        assert_eq!(running.stop().await.outcome, Outcome::Drained, "{strategy}");
+    }
+}
+
+/// A sibling of the group `group` whose answers say who it is and who asks.
+async fn start_sibling(addr: SocketAddr, group: &HandoverAddress, name: &'static str) -> Running {
+    let configure = |server: Server| server.name(name).handover(group.clone());
+    let handler = async move |ConnectInfo(client): ConnectInfo<SocketAddr>| format!("{name} {client};");
+    Running::start_at(addr, configure, |_| Router::new().route("/", get(handler))).await
+}
+
+#[tokio::test]
+async fn handlers_know_the_clients_address_before_and_after_a_handover() {
+    let group: HandoverAddress = format!("unix:@hitless-test.{}", std::process::id()).parse().unwrap();
+    let first = start_sibling(([127, 0, 0, 1], 0).into(), &group, "first").await;
+    let mut client = TcpStream::connect(first.addr).await.unwrap();
+    let local = client.local_addr().unwrap();
+    let mut ask = async || {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        String::from_utf8(read_until(&mut client, b";").await.unwrap()).unwrap()
+    };
+    let answer = ask().await;
+    assert!(answer.ends_with(&format!("first {local};")), "{answer}");
+    let second = start_sibling(first.addr, &group, "second").await;
+    assert_eq!(first.stop().await.account.connections_given, 1);
+    let answer = ask().await;
+    assert!(answer.ends_with(&format!("second {local};")), "{answer}");
+    drop(second);
+}
+
+#[tokio::test]
+async fn handlers_know_the_clients_address_over_http2() {
+    let running = Running::start(
+        |server| server.strategy(Strategy::Graceful),
+        |_| {
+            let handler = async |ConnectInfo(client): ConnectInfo<SocketAddr>| client.port().to_string();
+            Router::new().route("/", get(handler))
+        },
+    )
+    .await;
+    let addr = running.addr;
+    let ask = move || {
+        let mut client = Http2Client::connect(addr);
+        let stream = client.get("/");
+        (client.body(stream), client.local_addr().port().to_string())
+    };
+    let (body, port) = spawn_blocking(ask).await.unwrap();
+    assert_eq!(body, port.into_bytes());
 }
 
 async fn websocket(State(drain): State<Drain>, upgrade: WebSocketUpgrade) -> axum::response::Response {

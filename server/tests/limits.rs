@@ -56,11 +56,13 @@ fn a_head_that_takes_too_long_is_408_and_an_idle_connection_stays() {
     let mut slow = replica.connect();
     slow.get("/");
     slow.send("GET / HT");
-    assert_eq!(slow.answer().status, 408);
+    let answer = slow.answer();
+    assert_eq!((answer.status, answer.replica(), answer.is_last()), (408, replica.name.as_str(), true));
     slow.wait_until_closed();
     let mut first = replica.connect();
     first.send("GET / HT");
-    assert_eq!(first.answer().status, 408);
+    let answer = first.answer();
+    assert_eq!((answer.status, answer.replica(), answer.is_last()), (408, replica.name.as_str(), true));
     assert_eq!(idle.get("/").status, 200);
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::io::Io;
 use super::watch::Watch;
-use super::{HEAD_TIMED_OUT, Rest};
+use super::{Rest, head_timed_out};
 use crate::exchange::App;
 use crate::link::Overdue;
 use crate::replica::{Order, Replica};
@@ -85,7 +85,7 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<
             None
         }
         Turn::Overdue(Overdue::Head) => {
-            connection.into_parts()?.io.say(HEAD_TIMED_OUT);
+            connection.into_parts()?.io.say(&head_timed_out(replica));
             None
         }
         Turn::Idle(permit) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
-use super::{FIRST_READ, HEAD_TIMED_OUT, Rest};
+use super::{FIRST_READ, Rest, head_timed_out};
 use crate::link::Protocol;
 use crate::replica::{Order, Replica};
 
@@ -71,7 +71,7 @@ pub(super) async fn recognize(mut rest: Rest, replica: &Replica, unwanted: Optio
                 if bytes.is_empty() {
                     replica.traffic.connections_closed_idle.add(1);
                 } else {
-                    let _ = rest.stream.try_write(HEAD_TIMED_OUT);
+                    let _ = rest.stream.try_write(&head_timed_out(replica));
                 }
                 return Recognized::Over;
             }

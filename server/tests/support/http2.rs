@@ -33,7 +33,7 @@ pub enum Frame {
         last_stream: u32,
         code: u32,
     },
-    /// SETTINGS, WINDOW_UPDATE: what a test does not look at.
+    /// SETTINGS and the like: what a test does not look at.
     Other(u8),
     /// The end of the connection.
     End,
@@ -65,6 +65,10 @@ impl Http2Client {
         let [a, b, c, d] = window.to_be_bytes();
         client.send(0x4, 0, 0, &[0, 4, a, b, c, d]);
         client
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr().expect("an address")
     }
 
     /// Begins `GET path` and returns its stream.

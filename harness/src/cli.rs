@@ -101,7 +101,7 @@ pub(crate) enum Command {
     },
     /// Remove the containers that interrupted runs left behind.
     Clean {
-        /// Also those of runs that go on.
+        /// Also those of runs that go on, or may go on elsewhere.
         #[arg(long)]
         all: bool,
     },

@@ -56,12 +56,12 @@ const ENOUGH_TRACKED: u64 = 1000 * REMEMBERED_S;
 pub async fn examine(port: u16) -> Vec<Check> {
     let mut checks = engine().await;
     checks.push(port_free(port));
-    checks.push(kernel());
-    checks.push(tcp_migrate_req());
-    checks.push(descriptors());
-    checks.push(ephemeral_ports());
-    checks.push(connection_tracking());
-    checks.push(cpus());
+    checks.push(kernel(&environment::kernel()));
+    checks.push(tcp_migrate_req(environment::tcp_migrate_req()));
+    checks.push(descriptors(environment::descriptor_limit()));
+    checks.push(ephemeral_ports(environment::ephemeral_ports()));
+    checks.push(connection_tracking(environment::tracked_connections()));
+    checks.push(cpus(environment::cpus()));
     checks.push(static_linking());
     checks
 }
@@ -107,8 +107,7 @@ fn port_free(port: u16) -> Check {
     }
 }
 
-fn kernel() -> Check {
-    let release = environment::kernel();
+fn kernel(release: &str) -> Check {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
     let version = (numbers.next().and_then(Result::ok), numbers.next().and_then(Result::ok));
     if version >= (Some(3), Some(9)) {
@@ -118,9 +117,9 @@ fn kernel() -> Check {
     }
 }
 
-fn tcp_migrate_req() -> Check {
+fn tcp_migrate_req(setting: Option<bool>) -> Check {
     let name = "tcp_migrate_req";
-    match environment::tcp_migrate_req() {
+    match setting {
         Some(false) => Check::fine(name, "0: a listener that closes resets what waits in its accept queue"),
         Some(true) => Check::warning(
             name,
@@ -131,20 +130,22 @@ fn tcp_migrate_req() -> Check {
     }
 }
 
-fn descriptors() -> Check {
-    match environment::descriptor_limit() {
+fn descriptors(limit: Option<u64>) -> Check {
+    match limit {
         Some(limit) if limit < ENOUGH_DESCRIPTORS => Check::warning(
             "descriptors",
             format!("{limit} at most"),
-            format!("high rates need more: `ulimit -n {ENOUGH_DESCRIPTORS}`"),
+            format!(
+                "high rates need more, and this is the hard limit: as root `ulimit -Hn {ENOUGH_DESCRIPTORS}`"
+            ),
         ),
         Some(limit) => Check::fine("descriptors", format!("{limit} at most")),
         None => Check::fine("descriptors", "unlimited"),
     }
 }
 
-fn ephemeral_ports() -> Check {
-    match environment::ephemeral_ports() {
+fn ephemeral_ports(range: Option<(u16, u16)>) -> Check {
+    match range {
         Some((first, last)) if u32::from(last.saturating_sub(first)) < ENOUGH_PORTS => Check::warning(
             "ephemeral ports",
             format!("{first} to {last}"),
@@ -155,9 +156,9 @@ fn ephemeral_ports() -> Check {
     }
 }
 
-fn connection_tracking() -> Check {
+fn connection_tracking(most: Option<u64>) -> Check {
     let name = "conntrack";
-    match environment::tracked_connections() {
+    match most {
         Some(most) if most < ENOUGH_TRACKED => Check::warning(
             name,
             format!("has room for {} fresh connections a second", most / REMEMBERED_S),
@@ -170,8 +171,8 @@ fn connection_tracking() -> Check {
     }
 }
 
-fn cpus() -> Check {
-    match environment::cpus() {
+fn cpus(count: usize) -> Check {
+    match count {
         1 => Check::warning(
             "CPUs",
             "1",
@@ -209,5 +210,46 @@ fn static_linking() -> Check {
             Check::warning(name, first, remedy)
         }
         Err(error) => Check::warning(name, format!("rustc cannot be run: {error}"), remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_bite_is_told_with_a_remedy_and_what_is_fine_is_not() {
+        let cases: [(Check, Finding); 16] = [
+            (kernel("6.18.5-amd64"), Finding::Fine),
+            (kernel("3.9"), Finding::Fine),
+            (kernel("3.8.13"), Finding::Problem),
+            (kernel("unknown"), Finding::Problem),
+            (tcp_migrate_req(Some(false)), Finding::Fine),
+            (tcp_migrate_req(Some(true)), Finding::Warning),
+            (tcp_migrate_req(None), Finding::Fine),
+            (descriptors(Some(1024)), Finding::Warning),
+            (descriptors(Some(ENOUGH_DESCRIPTORS)), Finding::Fine),
+            (descriptors(None), Finding::Fine),
+            (ephemeral_ports(Some((60_000, 60_999))), Finding::Warning),
+            (ephemeral_ports(Some((32_768, 60_999))), Finding::Fine),
+            (connection_tracking(Some(65_536)), Finding::Warning),
+            (connection_tracking(None), Finding::Fine),
+            (cpus(1), Finding::Warning),
+            (cpus(2), Finding::Fine),
+        ];
+        for (check, finding) in cases {
+            assert_eq!(check.finding, finding, "{check:?}");
+            assert_eq!(check.remedy.is_empty(), finding == Finding::Fine, "{check:?}");
+            assert!(!check.value.is_empty(), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn port_that_somebody_listens_on_is_a_problem() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let taken = port_free(port);
+        assert_eq!(taken.finding, Finding::Problem);
+        assert!(taken.value.contains(&port.to_string()) && !taken.remedy.is_empty(), "{taken:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! What the machine is like: kernel, limits, CPUs. Reads `/proc`, changes nothing.
+//! What the machine is like: kernel, limits, CPUs. Reads `/proc`, changes nothing but this process's own limit.
 
 use std::fs;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// `uname -r`.
 #[must_use]
@@ -36,6 +36,14 @@ pub fn descriptor_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// Raises what this process may open to the most that it may allow itself (`getrlimit(2)`): the soft limit is low for
+/// programs that use `select(2)`, and this is none.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where this is forbidden, the lower limit stays, and `hitless doctor` tells it.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 /// How many CPUs this process may use.
 #[must_use]
 pub fn cpus() -> usize {
@@ -44,4 +52,17 @@ pub fn cpus() -> usize {
 
 fn sysctl(name: &str) -> Option<String> {
     Some(fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptor_limit_is_raised_as_far_as_it_goes() {
+        raise_descriptor_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(descriptor_limit(), limit.maximum);
+    }
 }

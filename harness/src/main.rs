@@ -10,9 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Command, Format, OutputArgs, RunArgs};
-use hitless::clean::clean;
+use hitless::clean::{Cleaned, clean};
 use hitless::compare::{self, CompareError, Comparison};
 use hitless::doctor::{self, Finding};
+use hitless::environment;
 use hitless::image::{self, Artifact, Checkout, ImageError};
 use hitless::matrix;
 use hitless::progress::Display;
@@ -54,6 +55,7 @@ impl MainError {
     const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::ScenarioFile(..) | Self::Files(_) | Self::Compare(_) => 2,
+            Self::Run(RunError::Interrupted) => 4,
             Self::Run(_) | Self::Runtime(_) | Self::Image(_) | Self::Selftest(_) => 3,
         }
     }
@@ -61,6 +63,7 @@ impl MainError {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    environment::raise_descriptor_limit();
     let command = Cli::parse().command;
     match dispatch(command).await {
         Ok(code) => ExitCode::from(code),
@@ -141,7 +144,12 @@ async fn dispatch(command: Command) -> Result<u8, MainError> {
             for name in &cleaned.in_use {
                 print(&format!("left {name}: its run goes on (--all removes it too)\n"));
             }
-            if cleaned.removed.is_empty() && cleaned.in_use.is_empty() {
+            for name in &cleaned.out_of_sight {
+                print(&format!(
+                    "left {name}: its run is of another host or container (--all removes it too)\n"
+                ));
+            }
+            if cleaned == Cleaned::default() {
                 print("nothing is left of any run\n");
             }
             Ok(0)

@@ -2,6 +2,17 @@
 
 use std::fs;
 
+/// What is known of the process that a label names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// It runs.
+    Runs,
+    /// It ran here and does not any more, or the label names nobody.
+    Gone,
+    /// It ran on another host, or in another container, and cannot be seen from here.
+    OutOfSight,
+}
+
 /// This process, as a label: host, process id, and when the process began (field 22 of `/proc/PID/stat`, in clock
 /// ticks since boot, `proc_pid_stat(5)`), since process ids are used again.
 #[must_use]
@@ -10,21 +21,29 @@ pub fn this_process() -> String {
     format!("{}/{pid}/{}", host(), began(pid).unwrap_or(0))
 }
 
-/// Whether the process that a label names still runs on this host. A label of another host, or none that can be
-/// read, belongs to nobody here.
+/// What has become of the process that a label names.
 #[must_use]
-pub fn is_alive(label: &str) -> bool {
+pub fn owner(label: &str) -> Owner {
     let mut parts = label.split('/');
     let (Some(label_host), Some(pid), Some(began_then)) = (parts.next(), parts.next(), parts.next()) else {
-        return false;
+        return Owner::Gone;
     };
-    let (Ok(pid), Ok(began_then)) = (pid.parse(), began_then.parse::<u64>()) else { return false };
-    label_host == host() && began(pid) == Some(began_then)
+    let (Ok(pid), Ok(began_then)) = (pid.parse(), began_then.parse::<u64>()) else { return Owner::Gone };
+    if label_host != host() {
+        return Owner::OutOfSight;
+    }
+    if began(pid) == Some(began_then) { Owner::Runs } else { Owner::Gone }
 }
 
+/// This host's name and the namespace that its process ids belong to (`pid_namespaces(7)`): two containers of one host
+/// may have the same name, and each has a process 1.
 fn host() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned());
+    let namespace = fs::read_link("/proc/self/ns/pid").ok();
+    let digits = namespace.map(|link| link.to_string_lossy().chars().filter(char::is_ascii_digit).collect());
+    let digits: String = digits.unwrap_or_default();
+    format!("{name}@{digits}")
 }
 
 fn began(pid: u32) -> Option<u64> {
@@ -42,15 +61,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_alive_and_others_are_not() {
+    fn this_process_runs_and_others_are_gone_or_out_of_sight() {
         let label = this_process();
-        assert!(is_alive(&label), "{label}");
+        assert_eq!(owner(&label), Owner::Runs, "{label}");
         let (rest, began) = label.rsplit_once('/').unwrap();
         let reused = format!("{rest}/{}", began.parse::<u64>().unwrap() + 1);
-        assert!(!is_alive(&reused), "the same process id, begun at another time");
-        assert!(!is_alive(&format!("elsewhere-{label}")));
+        assert_eq!(owner(&reused), Owner::Gone, "the same process id, begun at another time");
+        assert_eq!(owner(&format!("elsewhere-{label}")), Owner::OutOfSight);
+        let (name, rest) = label.split_once('@').unwrap();
+        assert_eq!(owner(&format!("{name}@1{rest}")), Owner::OutOfSight, "another container of this host");
         for garbage in ["", "a/b/c", "host/1", "///"] {
-            assert!(!is_alive(garbage), "{garbage}");
+            assert_eq!(owner(garbage), Owner::Gone, "{garbage}");
         }
     }
 }

@@ -24,9 +24,12 @@ use crate::scenario::{SERVER_IMAGE, Scenario, Server, Subject};
 use crate::summary::Summary;
 use crate::verdict::{Asked, judge};
 
-/// A run could not be carried out: exit code 3.
+/// A run could not be carried out: exit code 3, if not said otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Somebody pressed Ctrl-C, or sent SIGTERM, before there was anything to see: exit code 4.
+    #[error("interrupted before the run began")]
+    Interrupted,
     /// Before the experiment.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -82,7 +85,7 @@ pub async fn run(
         // Before minutes are spent on building the image.
         check_port(&scenario.target)?;
     }
-    provide_image(&engine, scenario, display).await?;
+    unless_interrupted(interrupt, provide_image(&engine, scenario, display)).await??;
     let environment = describe(&engine).await?;
     let (id, wall) = (run_id(), WallOffset::read());
     let directory = scenario.report_dir.clone().unwrap_or_else(|| Path::new("hitless-report").join(&id));
@@ -151,6 +154,18 @@ async fn experiment_with(
     }
 }
 
+/// Waits for something that takes minutes, and drops it when the interrupt comes.
+async fn unless_interrupted<T>(
+    interrupt: &CancellationToken,
+    wait: impl Future<Output = T>,
+) -> Result<T, RunError> {
+    tokio::select! {
+        biased;
+        () = interrupt.cancelled() => Err(RunError::Interrupted),
+        done = wait => Ok(done),
+    }
+}
+
 /// Builds our server's image if it is missing or older than its source.
 async fn provide_image(engine: &Engine, scenario: &Scenario, display: Display) -> Result<(), RunError> {
     let is_ours = matches!(&scenario.subject, Subject::Preset { image, .. } if image == SERVER_IMAGE);
@@ -181,4 +196,18 @@ fn run_id() -> String {
     let (day, time) = digits.split_at(8);
     let mixed = u64::from(std::process::id()) ^ (Moment::now().as_nanoseconds() >> 10);
     format!("{day}-{time}-{:04x}", mixed & 0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn wait_that_takes_minutes_hears_the_interrupt() {
+        let interrupt = CancellationToken::new();
+        assert_eq!(unless_interrupted(&interrupt, async { 5 }).await.unwrap(), 5);
+        let waiting = unless_interrupted(&interrupt, std::future::pending::<()>());
+        let (waited, ()) = tokio::join!(waiting, async { interrupt.cancel() });
+        assert!(matches!(waited, Err(RunError::Interrupted)));
+    }
 }

@@ -2,8 +2,9 @@
 //! of the container engine) never holds up a request.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -12,17 +13,23 @@ use hitless_server::Record;
 /// Lines that may wait for the writer; more are dropped and counted.
 const WAITING_LINES: usize = 1024;
 
+/// Room that ordinary lines do not take: for the last line and the flush, which are never dropped.
+const RESERVED: usize = 2;
+
 /// How long the process waits at its end for a reader that does not read.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 enum Message {
     Line(String),
+    Last(String),
     Flush(SyncSender<()>),
 }
 
 /// The log's near end.
 pub(crate) struct Log {
     lines: SyncSender<Message>,
+    /// Ordinary lines that wait.
+    waiting: Arc<AtomicUsize>,
     dropped: AtomicU64,
 }
 
@@ -33,19 +40,28 @@ impl Log {
     }
 
     fn to(sink: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, waiting) = sync_channel(WAITING_LINES);
-        thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&waiting, sink))?;
-        Ok(Self { lines, dropped: AtomicU64::new(0) })
+        let (lines, messages) = sync_channel(WAITING_LINES + RESERVED);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let written = Arc::clone(&waiting);
+        let write = move || write_all(&messages, &written, sink);
+        thread::Builder::new().name("log".to_owned()).spawn(write)?;
+        Ok(Self { lines, waiting, dropped: AtomicU64::new(0) })
     }
 
     /// Hands the record to the writer, never blocking.
     pub(crate) fn write(&self, record: &Record) {
-        // Records are made of names and numbers, which always become JSON.
-        let Ok(mut line) = serde_json::to_string(record) else { return };
-        line.push('\n');
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(Message::Line(line)) {
+        let Some(line) = to_line(record) else { return };
+        let has_room = self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING_LINES;
+        if !has_room || self.lines.try_send(Message::Line(line)).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Hands over the last record, for which there is room however much waits.
+    pub(crate) fn write_last(&self, record: &Record) {
+        let Some(line) = to_line(record) else { return };
+        let _ = self.lines.try_send(Message::Last(line));
     }
 
     /// Waits until everything written so far is out, but not for ever.
@@ -66,11 +82,22 @@ impl Log {
     }
 }
 
-fn write_all(waiting: &Receiver<Message>, mut sink: impl Write) {
-    for message in waiting {
+/// The record as a line. Records are made of names and numbers, which always become JSON.
+fn to_line(record: &Record) -> Option<String> {
+    let mut line = serde_json::to_string(record).ok()?;
+    line.push('\n');
+    Some(line)
+}
+
+fn write_all(messages: &Receiver<Message>, waiting: &AtomicUsize, mut sink: impl Write) {
+    for message in messages {
         // Nobody reads any more: there is nobody to tell.
         let _ = match message {
-            Message::Line(line) => sink.write_all(line.as_bytes()).and_then(|()| sink.flush()),
+            Message::Line(line) => {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+                sink.write_all(line.as_bytes()).and_then(|()| sink.flush())
+            }
+            Message::Last(line) => sink.write_all(line.as_bytes()).and_then(|()| sink.flush()),
             Message::Flush(done) => {
                 let _ = done.try_send(());
                 Ok(())
@@ -81,7 +108,7 @@ fn write_all(waiting: &Receiver<Message>, mut sink: impl Write) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use hitless_server::Event;
 
@@ -114,6 +141,37 @@ mod tests {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["event"], "ready");
         }
+    }
+
+    /// A reader that reads only after it was told to.
+    struct Late(Receiver<()>, Sink);
+
+    impl Write for Late {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_last_line_is_not_dropped_however_many_wait() {
+        let (told, is_told) = sync_channel(0);
+        let sink = Sink::default();
+        let log = Log::to(Late(is_told, sink.clone())).unwrap();
+        for _ in 0..3 * WAITING_LINES {
+            log.write(&Record::now("a".into(), Event::Ready));
+        }
+        log.write_last(&Record::now("a".into(), Event::Drained));
+        drop(told);
+        log.flush();
+        let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert!(written.lines().count() < 2 * WAITING_LINES);
+        let last: serde_json::Value = serde_json::from_str(written.lines().next_back().unwrap()).unwrap();
+        assert_eq!(last["event"], "drained");
     }
 
     /// A reader that never reads.

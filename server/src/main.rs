@@ -55,7 +55,7 @@ fn serve(config: ServerConfig) -> ExitCode {
     let exit = match report {
         Ok(report) => {
             let (code, account) = (report.exit_status(), Box::new(report.account));
-            log.write(&Record::now(name, Event::Exit { code, account }));
+            log.write_last(&Record::now(name, Event::Exit { code, account }));
             code.into()
         }
         Err(line) => fail(&line),

@@ -1,23 +1,30 @@
 //! The accept loop and the limit on connections.
 
 use std::io;
+use std::net;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::monotonic_ns;
 use crate::connection::{self, Rest};
 use crate::event::Event;
+use crate::listener;
 use crate::replica::{Open, Replica};
+use crate::room::Seat;
 
 /// How long the loop waits after the kernel had no descriptor or memory for a connection (`EMFILE`, `ENFILE`, `ENOMEM`;
 /// accept(2)): the connection stays in the accept queue and trying again at once would only burn the CPU.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a listener that is about to close is tried again after such an error.
+const LAST_TRIES: u32 = 10;
 
 /// The least time between two events about the limit on connections.
 const COMPLAINT: Duration = Duration::from_secs(1);
@@ -31,14 +38,29 @@ pub(crate) struct Entrance {
 
 impl Entrance {
     /// Serves a connection, of which `early` was already read, in a task of its own.
-    pub(crate) fn admit(&self, stream: TcpStream, early: Bytes, permit: Option<OwnedSemaphorePermit>) {
-        let open = Open::new(&self.replica, permit);
+    pub(crate) fn admit(&self, stream: TcpStream, early: Bytes, seat: Seat) {
+        let open = Open::new(&self.replica, seat);
         let rest = Rest { stream, unread: early, open, turn: None };
         self.replica.connections.spawn(connection::serve(
             rest,
             self.router.clone(),
             Arc::clone(&self.replica),
         ));
+    }
+
+    /// Counts a connection that was just accepted and serves it.
+    fn welcome(&self, stream: net::TcpStream, owner: &Owner, seat: Seat) -> io::Result<()> {
+        let traffic = &self.replica.traffic;
+        traffic.accept(monotonic_ns());
+        if *owner != Owner::Own {
+            traffic.accepted_for_sibling.add(1);
+        }
+        self.admit(TcpStream::from_std(stream)?, Bytes::new(), seat);
+        Ok(())
+    }
+
+    fn complain(&self, error: &io::Error) {
+        self.replica.observer.emit(Event::AcceptFailed { error: error.to_string() });
     }
 }
 
@@ -51,30 +73,29 @@ pub(crate) enum Owner {
     Sibling(Arc<str>),
 }
 
-/// Accepts from `listener` until `stop`, and gives it back.
+/// Accepts from `listener` until `stop`.
+///
+/// A seat is taken only when somebody waits in this very accept queue: a loop that held one while it waited would keep it
+/// from the loops of the other listeners.
 pub(crate) async fn accept_until(
-    listener: TcpListener,
+    listener: AsyncFd<Arc<net::TcpListener>>,
     owner: Owner,
     entrance: Entrance,
     stop: CancellationToken,
-) -> TcpListener {
+) {
     let accepting = async {
         let mut complained = None;
-        loop {
-            let permit = room(&entrance.replica, &mut complained).await;
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    entrance.replica.traffic.accept(monotonic_ns());
-                    if owner != Owner::Own {
-                        entrance.replica.traffic.accepted_for_sibling.add(1);
-                    }
-                    entrance.admit(stream, Bytes::new(), permit);
-                }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    entrance.replica.observer.emit(Event::AcceptFailed { error: error.to_string() });
+        // An error here means that the runtime ends.
+        while let Ok(mut ready) = listener.readable().await {
+            let seat = seat(&entrance.replica, &mut complained).await;
+            let accepted = ready.try_io(|listener| listener::accept(listener.get_ref()));
+            let Ok(accepted) = accepted else { continue };
+            match accepted.and_then(|stream| entrance.welcome(stream, &owner, seat)) {
+                Err(error) if !is_of_one_connection(&error) => {
+                    entrance.complain(&error);
                     tokio::time::sleep(PAUSE).await;
                 }
+                _ => {}
             }
         }
     };
@@ -83,33 +104,47 @@ pub(crate) async fn accept_until(
         () = stop.cancelled() => {}
         () = accepting => {}
     }
-    listener
 }
 
-/// Accepts what waits in the queue, asking the kernel itself each time, until nothing does.
-pub(crate) fn accept_rest(listener: &std::net::TcpListener, entrance: &Entrance) {
-    while let Ok((stream, _)) = listener.accept() {
-        let traffic = &entrance.replica.traffic;
-        traffic.accept(monotonic_ns());
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            entrance.admit(stream, Bytes::new(), None);
+/// Accepts what waits in the queue, asking the kernel itself each time, until nothing does: within the limit on
+/// connections, no later than the deadline, and no more than an accept queue can hold, so that clients who keep coming
+/// do not keep the replica.
+pub(crate) async fn accept_rest(
+    listener: &net::TcpListener,
+    owner: &Owner,
+    entrance: &Entrance,
+    deadline: Instant,
+) {
+    let mut complained = None;
+    let mut tries = LAST_TRIES;
+    for _ in 0..listener::BACKLOG {
+        let Ok(seat) = timeout_at(deadline, seat(&entrance.replica, &mut complained)).await else { return };
+        let accepted = listener::accept(listener);
+        match accepted.and_then(|stream| entrance.welcome(stream, owner, seat)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if !is_of_one_connection(&error) => {
+                entrance.complain(&error);
+                tries -= 1;
+                if tries == 0 || Instant::now() >= deadline {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            _ => {}
         }
     }
 }
 
 /// Waits for room for one more connection, and complains about a full house no more often than [`COMPLAINT`].
-async fn room(replica: &Replica, complained: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
-    if let Ok(permit) = Arc::clone(&replica.room).try_acquire_owned() {
-        return Some(permit);
+async fn seat(replica: &Replica, complained: &mut Option<Instant>) -> Seat {
+    if let Some(seat) = replica.room.try_enter() {
+        return seat;
     }
     if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
         *complained = Some(Instant::now());
         replica.observer.emit(Event::ConnectionLimit { max_connections: replica.limits.max_connections });
     }
-    // The semaphore is never closed.
-    Arc::clone(&replica.room).acquire_owned().await.ok()
+    replica.room.enter().await
 }
 
 /// Whether accept(2) passed on an error of the connection that it would have returned, so that the next may be fine.

@@ -19,6 +19,7 @@ pub(crate) struct Traffic {
     pub(crate) connections_given: Counter,
     pub(crate) connections_taken: Counter,
     pub(crate) connections_closed_idle: Counter,
+    pub(crate) handover_refused: Counter,
     /// Monotonic nanoseconds of the last accepted connection; 0 before the first.
     last_accept_ns: AtomicU64,
 }
@@ -84,6 +85,8 @@ pub struct Account {
     pub connections_given: u64,
     /// Established connections taken from a sibling.
     pub connections_taken: u64,
+    /// What did not happen between siblings: foreign messages, other users, refusals.
+    pub handover_refused: u64,
 }
 
 impl Account {
@@ -107,6 +110,7 @@ impl Account {
             listeners_returned: traffic.listeners_returned.get(),
             connections_given: traffic.connections_given.get(),
             connections_taken: traffic.connections_taken.get(),
+            handover_refused: traffic.handover_refused.get(),
         }
     }
 
@@ -135,6 +139,7 @@ impl Account {
             ("listeners_taken", "Listeners taken from a stopping sibling.", self.listeners_taken),
             ("listeners_claimed", "Listeners claimed when this replica started.", self.listeners_claimed),
             ("listeners_returned", "Listeners given back to a starting sibling.", self.listeners_returned),
+            ("handover_refused", "Foreign messages and refusals between siblings.", self.handover_refused),
         ];
         let gauges = [
             ("requests_in_flight", "Requests begun and not finished.", self.in_flight),

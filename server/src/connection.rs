@@ -15,11 +15,12 @@ use axum::Router;
 use bytes::Bytes;
 use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use self::io::Io;
 use self::recognize::{Recognized, recognize};
 use crate::exchange::App;
+use crate::handover::outbox::Ticket;
 use crate::link::{Link, Protocol};
 use crate::replica::{Open, Order, Replica};
 
@@ -33,7 +34,7 @@ pub(crate) struct Rest {
     pub(crate) unread: Bytes,
     pub(crate) open: Open,
     /// Its turn to go to a sibling, if it has it.
-    pub(crate) turn: Option<OwnedSemaphorePermit>,
+    pub(crate) turn: Option<Ticket>,
 }
 
 /// Serves one connection to its end, or to the point where a sibling serves it on.
@@ -42,6 +43,7 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
     let mut unwanted = None;
     // It fails only if the client has broken off.
     let Ok(client) = rest.stream.peer_addr() else { return };
+    let mut refused_since = None;
     loop {
         let (next, protocol) = match recognize(rest, &replica, unwanted).await {
             Recognized::Over => return,
@@ -67,14 +69,19 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
         };
         let word = replica.orders.word();
         let left = match Order::from_word(word) {
-            Order::HandOver => hand_over(moving, &replica).await,
+            Order::HandOver => match hand_over(moving, &replica).await {
+                Some(rest) if replica.outbox.is_hopeless(*refused_since.get_or_insert_with(Instant::now)) => {
+                    look_again(rest, &replica)
+                }
+                left => left,
+            },
             Order::LastLook => look_again(moving, &replica),
             Order::CloseIdle if moving.unread.is_empty() => {
                 replica.traffic.connections_closed_idle.add(1);
                 None
             }
             // Part of a request is here already, so it is not idle: it gets its answer, and that is the last one.
-            _ => Some(moving),
+            _ => Some(Rest { turn: None, ..moving }),
         };
         let Some(left) = left else { return };
         rest = left;
@@ -87,8 +94,11 @@ async fn hand_over(rest: Rest, replica: &Replica) -> Option<Rest> {
     let Rest { stream, unread, open, turn } = rest;
     // Out of the reactor before the descriptor goes: see the handover's documentation.
     let Ok(stream) = stream.into_std() else { return None };
-    let given = replica.outbox.give(stream.into(), unread).await;
-    drop(turn);
+    let given = match turn {
+        Some(ticket) => replica.outbox.give(ticket, stream.into(), unread).await,
+        // It left its place for another order: it goes on here.
+        None => Err((stream.into(), unread)),
+    };
     match given {
         Ok(()) => None,
         Err((descriptor, unread)) => {

@@ -94,6 +94,8 @@ pub enum Event {
     HandoverRefused {
         /// Why.
         reason: String,
+        /// How many before it are not told, since there were more than a few in a second.
+        untold: u64,
     },
     /// The limit on connections is reached: nothing more is accepted until one ends.
     ConnectionLimit {

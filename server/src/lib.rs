@@ -112,6 +112,7 @@ mod listener;
 mod listeners;
 mod replica;
 mod report;
+mod room;
 mod server;
 mod signals;
 mod start_error;

@@ -4,11 +4,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Length of the accept queue that is asked for. The kernel cuts it to `net.core.somaxconn` (4096 by default), see
 /// listen(2).
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// Who may listen on the same address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,11 @@ pub(crate) fn bind(addr: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// The next connection of the accept queue, non-blocking from the start (accept4(2)).
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    Ok(accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?.into())
 }
 
 /// A number that is the same for a socket in every process that holds it, and of no other socket until the next boot

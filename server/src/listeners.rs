@@ -6,11 +6,14 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::io::{Interest, unix::AsyncFd};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Entrance, Owner, accept_rest, accept_until};
@@ -19,17 +22,16 @@ use crate::listener::{self, Sharing};
 /// Listeners that one replica holds at most, its own included.
 pub(crate) const MAX_LISTENERS: usize = 64;
 
-/// One listener and the task that accepts from it.
+/// One listener and the task that accepts from it, which ends with this value.
 #[derive(Debug)]
 struct Held {
     id: u64,
     owner: Owner,
-    /// A second descriptor of the same socket: it can be sent while the first is accepted from, and keeps the socket
-    /// open when the task ends.
-    copy: TcpListener,
+    /// One descriptor for the task and for whoever sends it; the last of them closes it.
+    socket: Arc<TcpListener>,
     is_offered: bool,
     stop: CancellationToken,
-    task: JoinHandle<tokio::net::TcpListener>,
+    task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
@@ -43,14 +45,16 @@ struct Books {
 pub(crate) struct Listeners {
     entrance: Entrance,
     books: Mutex<Books>,
+    /// Told when what was offered is no longer so.
+    settled: Notify,
 }
 
-/// A listener that is to be given: a descriptor to send, and the names to send with it.
+/// A listener that is to be given: the socket to send, and the names to send with it.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) id: u64,
     pub(crate) owner: Owner,
-    pub(crate) descriptor: OwnedFd,
+    pub(crate) socket: Arc<TcpListener>,
 }
 
 /// Why something is not taken.
@@ -64,7 +68,7 @@ pub(crate) enum Closed {
 
 impl Listeners {
     pub(crate) fn new(entrance: Entrance) -> Self {
-        Self { entrance, books: Mutex::default() }
+        Self { entrance, books: Mutex::default(), settled: Notify::new() }
     }
 
     /// Nothing here panics while the lock is held; were it so, the books would still be whole.
@@ -90,11 +94,16 @@ impl Listeners {
 
     fn hold(&self, listener: TcpListener, owner: Owner) -> io::Result<Held> {
         let id = listener::cookie(&listener)?;
-        let copy = listener.try_clone()?;
+        let socket = Arc::new(listener);
         let stop = CancellationToken::new();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        #[expect(
+            deprecated,
+            reason = "what came instead is unsafe, for types that may close or change their descriptor; \
+                      this one owns it"
+        )]
+        let listener = AsyncFd::with_interest(Arc::clone(&socket), Interest::READABLE)?;
         let accepting = accept_until(listener, owner.clone(), self.entrance.clone(), stop.clone());
-        Ok(Held { id, owner, copy, is_offered: false, stop, task: tokio::spawn(accepting) })
+        Ok(Held { id, owner, socket, is_offered: false, stop, task: tokio::spawn(accepting) })
     }
 
     /// Takes a sibling's listener, if `answer` gets out. One that is held already is only answered: the same socket came
@@ -141,8 +150,7 @@ impl Listeners {
         };
         // A connection without an answer stays the sender's: there must never be two that read from it.
         answer(Ok(()))?;
-        let permit = Arc::clone(&self.entrance.replica.room).try_acquire_owned().ok();
-        self.entrance.admit(stream, unread, permit);
+        self.entrance.admit(stream, unread, self.entrance.replica.room.squeeze_in());
         drop(books);
         Ok(())
     }
@@ -154,7 +162,7 @@ impl Listeners {
 
     /// Everything that is held and not just being offered.
     pub(crate) fn listed(&self) -> Vec<Listed> {
-        self.books().held.iter().filter(|held| !held.is_offered).filter_map(Held::listed).collect()
+        self.books().held.iter().filter(|held| !held.is_offered).map(Held::listed).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -175,15 +183,27 @@ impl Listeners {
         let candidates = books.held.iter_mut().filter(|held| !held.is_offered);
         let (_, held) =
             candidates.filter_map(|held| Some((rank(held)?, held))).min_by_key(|(rank, _)| *rank)?;
-        let listed = held.listed()?;
         held.is_offered = true;
-        Some(listed)
+        Some(held.listed())
     }
 
     /// The one to whom it was offered did not take it.
     pub(crate) fn keep(&self, id: u64) {
         for held in self.books().held.iter_mut().filter(|held| held.id == id) {
             held.is_offered = false;
+        }
+        self.settled.notify_waiters();
+    }
+
+    /// Waits until nothing is just being offered. A host keeps that short.
+    pub(crate) async fn wait_until_settled(&self) {
+        loop {
+            let mut settled = pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if !self.books().held.iter().any(|held| held.is_offered) {
+                return;
+            }
+            settled.await;
         }
     }
 
@@ -194,6 +214,7 @@ impl Listeners {
             let at = books.held.iter().position(|held| held.id == id);
             at.map(|at| books.held.swap_remove(at))
         };
+        self.settled.notify_waiters();
         match held {
             Some(held) => {
                 held.stop().await;
@@ -210,31 +231,42 @@ impl Listeners {
         }
     }
 
-    /// Accepts what waits, then closes. What comes between the last look and the close is still reset; nobody can help
-    /// that who has no sibling.
-    pub(crate) async fn drain_and_close(&self) {
-        for held in self.empty() {
-            let copy = held.stop().await;
-            accept_rest(&copy, &self.entrance);
+    /// Accepts what waits, no later than the deadline, then closes. What comes between the last look and the close is
+    /// still reset; nobody can help that who has no sibling. Says whether there was anything to close.
+    pub(crate) async fn drain_and_close(&self, deadline: Instant) -> bool {
+        let held = self.empty();
+        let is_any = !held.is_empty();
+        for held in held {
+            let owner = held.owner.clone();
+            let socket = held.stop().await;
+            accept_rest(&socket, &owner, &self.entrance, deadline).await;
         }
+        is_any
     }
 
     fn empty(&self) -> Vec<Held> {
-        std::mem::take(&mut self.books().held)
+        let held = std::mem::take(&mut self.books().held);
+        self.settled.notify_waiters();
+        held
     }
 }
 
 impl Held {
-    fn listed(&self) -> Option<Listed> {
-        let descriptor = self.copy.as_fd().try_clone_to_owned().ok()?;
-        Some(Listed { id: self.id, owner: self.owner.clone(), descriptor })
+    fn listed(&self) -> Listed {
+        Listed { id: self.id, owner: self.owner.clone(), socket: Arc::clone(&self.socket) }
     }
 
-    /// Ends the task; the socket stays open as long as the copy.
-    async fn stop(self) -> TcpListener {
+    /// Ends the task; the socket stays open as long as what is returned.
+    async fn stop(mut self) -> Arc<TcpListener> {
         self.stop.cancel();
-        // The task neither panics nor is aborted; were it so, its descriptor would be closed all the same.
-        let _ = self.task.await;
-        self.copy
+        // It neither panics nor was it aborted; were it so, it would have ended too.
+        let _ = (&mut self.task).await;
+        Arc::clone(&self.socket)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

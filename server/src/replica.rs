@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::{HeaderName, HeaderValue};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
+use tokio::sync::{Notify, futures::Notified};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::account::{Account, Traffic};
 use crate::event::Observer;
-use crate::handover::give::Outbox;
+use crate::handover::outbox::Outbox;
 use crate::lifecycle::{Ledger, Lifecycle};
 use crate::limits::Limits;
+use crate::room::{Room, Seat};
 
 /// What every connection does from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,16 @@ impl Orders {
         if Order::from_word(word) == order {
             return;
         }
+        self.set(word, order);
+    }
+
+    /// Gives the same order once more: whoever could not follow it tries again.
+    pub(crate) fn repeat(&self) {
+        let word = self.word.load(Ordering::Acquire);
+        self.set(word, Order::from_word(word));
+    }
+
+    fn set(&self, word: u64, order: Order) {
         let changes = (word >> 8) + 1;
         self.word.store(changes << 8 | order as u64, Ordering::Release);
         self.changed.notify_waiters();
@@ -101,7 +112,7 @@ pub(crate) struct Replica {
     pub(crate) observer: Observer,
     pub(crate) orders: Orders,
     /// Room for connections.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room: Arc<Room>,
     /// Every connection, upgraded ones too, holds a token or runs as a task of this tracker.
     pub(crate) connections: TaskTracker,
     /// Where connections are handed in that go to a sibling.
@@ -124,7 +135,7 @@ impl Replica {
             stamp,
             observer,
             orders: Orders::default(),
-            room: Arc::new(Semaphore::new(limits.max_connections)),
+            room: Arc::new(Room::new(limits.max_connections)),
             connections: TaskTracker::new(),
             outbox: Outbox::default(),
         }
@@ -147,13 +158,13 @@ impl Replica {
 pub(crate) struct Open {
     replica: Arc<Replica>,
     _token: TaskTrackerToken,
-    _permit: Option<OwnedSemaphorePermit>,
+    _seat: Seat,
 }
 
 impl Open {
-    pub(crate) fn new(replica: &Arc<Replica>, permit: Option<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn new(replica: &Arc<Replica>, seat: Seat) -> Self {
         replica.ledger.open();
-        Self { replica: Arc::clone(replica), _token: replica.connections.token(), _permit: permit }
+        Self { replica: Arc::clone(replica), _token: replica.connections.token(), _seat: seat }
     }
 }
 
@@ -177,6 +188,18 @@ mod tests {
         changed.await;
         assert_ne!(orders.word(), seen);
         assert_eq!(orders.current(), Order::Serve);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_repeated_is_noticed() {
+        let orders = Orders::default();
+        orders.give(Order::HandOver);
+        let seen = orders.word();
+        let changed = orders.changed();
+        orders.repeat();
+        changed.await;
+        assert_ne!(orders.word(), seen);
+        assert_eq!(orders.current(), Order::HandOver);
     }
 
     #[test]

@@ -239,7 +239,9 @@ impl Server {
         };
         replica.observer.emit(Event::SignalReceived { signal: cause.to_string() });
         if self.strategy == Strategy::Normal {
-            return Ok(end_at_once(&replica, cause));
+            let report = end_at_once(&replica, cause);
+            listeners.close().await;
+            return Ok(report);
         }
         replica.lifecycle.advance(State::Draining);
         let (in_flight, connections) = (replica.ledger.in_flight(), replica.ledger.connections());
@@ -274,6 +276,8 @@ impl Server {
             signal = impatience => end_at_once(&replica, Cause::Signal(signal)),
             is_drained = drain => end(&replica, is_drained),
         };
+        // The port is free when this returns, whatever ended the drain.
+        listeners.close().await;
         Ok(report)
     }
 }

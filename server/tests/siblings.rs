@@ -5,92 +5,15 @@
 
 mod support;
 
-use std::io::{IoSlice, IoSliceMut, Read};
-use std::mem::MaybeUninit;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::thread;
 
 use hitless_server::State;
-use hitless_server::handover::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
-};
-use socket2::{Domain, SockAddr, Socket, Type};
+use hitless_server::handover::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason, Versions};
+use support::peer::{Peer, hello, host, listener, place, replica, sibling};
 use support::{Client, PATIENCE, Replica, unique};
-
-/// The test's side of a channel.
-struct Peer(Socket);
-
-/// The address of a place in a group.
-fn place(group: &str, slot: usize) -> SockAddr {
-    SockAddr::unix(format!("\0{group}.{slot}")).unwrap()
-}
-
-fn socket() -> Socket {
-    let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-impl Peer {
-    /// Connects to the replica at the first place of the group.
-    fn connect(group: &str) -> Self {
-        let socket = socket();
-        socket.connect(&place(group, 0)).unwrap();
-        Self(socket)
-    }
-
-    fn send(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptor.as_slice().is_empty() {
-            assert!(control.push(SendAncillaryMessage::ScmRights(descriptor.as_slice())));
-        }
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
-    }
-
-    fn say(&self, message: &Message<'_>) {
-        self.send(&message.encode(), None);
-    }
-
-    /// The next record and its descriptor; empty at the end.
-    fn hear(&self) -> (Vec<u8>, Option<OwnedFd>) {
-        let mut bytes = vec![0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let received = rustix::net::recvmsg(&self.0, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC);
-        let length = received.map_or(0, |received| received.bytes);
-        let descriptor = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
-            _ => None,
-        });
-        bytes.truncate(length);
-        (bytes, descriptor)
-    }
-
-    fn expect(&self, expected: &Message<'_>) {
-        let (bytes, _) = self.hear();
-        assert_eq!(Message::decode(&bytes).as_ref(), Ok(expected));
-    }
-
-    /// Says who it is and hears who the other one is.
-    fn greet(&self, addr: SocketAddr) {
-        self.say(&Message::Hello { name: "test", state: State::Ready, addr });
-        let (bytes, _) = self.hear();
-        assert!(matches!(Message::decode(&bytes), Ok(Message::Hello { .. })));
-    }
-}
-
-/// A ready replica in a group of its own.
-fn replica(extra: &[&str]) -> (Replica, String) {
-    let group = unique("hitless-test");
-    let address = format!("unix:@{group}");
-    let args = [&["--handover", &address][..], extra].concat();
-    (Replica::start(&args), group)
-}
 
 /// The replica is as it was, and has said why.
 fn is_unharmed(replica: &mut Replica, reason: &str) {
@@ -123,6 +46,85 @@ fn another_version_learns_ours_and_is_no_sibling() {
     is_unharmed(&mut replica, &ProtocolError::OtherVersion(99).to_string());
 }
 
+/// A sibling that speaks versions 98 and 99 only, in the words of the one hello that all versions have in common.
+const FOREIGN: Versions = Versions { oldest: 98, newest: 99 };
+
+fn hello_in(versions: Versions, addr: SocketAddr) -> Message<'static> {
+    Message::Hello { versions, name: "test", state: State::Ready, addr }
+}
+
+#[test]
+fn a_stopping_replica_whose_only_sibling_is_of_foreign_versions_is_a_lame_duck() {
+    let (mut replica, group) = replica(&["--lame-duck", "5s"]);
+    let mut client = replica.connect();
+    client.get("/");
+    let (listening, addr) = (host(&place(&group, 1)), replica.addr);
+    let sibling = thread::spawn(move || {
+        let peer = Peer::accept(&listening, &hello_in(FOREIGN, addr));
+        drop(listening);
+        assert!(peer.hear().0.is_empty(), "nothing is given");
+    });
+    replica.terminate();
+    let refused = replica.wait_for("handover_refused");
+    assert_eq!(refused["reason"], "protocol versions 98 to 99 instead of 1 to 1");
+    replica.wait_for("lame_duck");
+    sibling.join().unwrap();
+    assert!(client.get("/").is_last());
+    client.wait_until_closed();
+    let (code, exit) = replica.wait();
+    assert_eq!((code, &exit["cut"]), (0, &0.into()), "{exit:#}");
+}
+
+#[test]
+fn a_starting_replica_claims_nothing_from_a_sibling_of_foreign_versions() {
+    let group = unique("hitless-test");
+    let listening = host(&place(&group, 0));
+    let holder = listener("127.0.0.1:0".parse().unwrap());
+    let addr = holder.local_addr().unwrap().as_socket().unwrap();
+    let sibling = thread::spawn(move || {
+        let peer = Peer::accept(&listening, &hello_in(FOREIGN, addr));
+        assert!(peer.hear().0.is_empty(), "nothing is claimed");
+    });
+    let mut replica = Replica::start_at(&addr.to_string(), &["--handover", &format!("unix:@{group}")]);
+    sibling.join().unwrap();
+    assert!(replica.events().contains(&"handover_refused"));
+    assert_eq!(replica.account()["listeners_claimed"], 0);
+    drop(holder);
+    assert_eq!(replica.connect().get("/").status, 200);
+    replica.terminate();
+    assert_eq!(replica.wait().0, 0);
+}
+
+#[test]
+fn a_sibling_of_a_newer_version_that_speaks_ours_too_is_a_sibling() {
+    let (mut replica, group) = replica(&[]);
+    let versions = Versions { oldest: 1, newest: 99 };
+    let peer = Peer::connect(&group);
+    let mut newer = hello_in(versions, replica.addr).encode();
+    newer.extend_from_slice(b"what a newer version adds");
+    peer.send(&newer, None);
+    let (bytes, _) = peer.hear();
+    assert!(matches!(Message::decode(&bytes), Ok(Message::Hello { .. })));
+    peer.give_listener(replica.addr);
+    drop(peer);
+    let (listening, addr) = (host(&place(&group, 1)), replica.addr);
+    let sibling = thread::spawn(move || {
+        let peer = Peer::accept(&listening, &hello_in(versions, addr));
+        let mut taken = 0;
+        loop {
+            let (bytes, _descriptor) = peer.hear();
+            match Message::decode(&bytes) {
+                Ok(Message::GiveListener { id, .. }) => peer.say(&Message::Taken { id }),
+                _ => return taken,
+            }
+            taken += 1;
+        }
+    });
+    replica.terminate();
+    assert_eq!(replica.wait().0, 0);
+    assert_eq!(sibling.join().unwrap(), 2);
+}
+
 #[test]
 fn a_message_that_is_too_long_changes_nothing() {
     let (mut replica, group) = replica(&[]);
@@ -136,8 +138,8 @@ fn a_message_that_is_too_long_changes_nothing() {
 fn a_replica_of_another_address_is_no_sibling() {
     let (mut replica, group) = replica(&[]);
     let peer = Peer::connect(&group);
-    peer.say(&Message::Hello { name: "test", state: State::Ready, addr: "127.0.0.1:1".parse().unwrap() });
-    is_unharmed(&mut replica, "out of turn");
+    peer.say(&hello("127.0.0.1:1".parse().unwrap()));
+    is_unharmed(&mut replica, "the peer serves 127.0.0.1:1");
 }
 
 #[test]
@@ -170,13 +172,7 @@ fn a_descriptor_where_none_belongs_changes_nothing() {
 #[test]
 fn a_claim_that_is_never_confirmed_leaves_the_listener_where_it_is() {
     let (replica, group) = replica(&[]);
-    let listener = {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        socket.bind(&replica.addr.into()).unwrap();
-        socket.listen(16).unwrap();
-        socket
-    };
+    let listener = listener(replica.addr);
     let id = listener.cookie().unwrap();
     let giver = Peer::connect(&group);
     giver.greet(replica.addr);
@@ -205,38 +201,6 @@ fn a_claim_that_is_never_confirmed_leaves_the_listener_where_it_is() {
     claimer.say(&Message::Claim);
     claimer.expect(&Message::Nothing);
     drop(descriptor);
-}
-
-/// A sibling at the second place of the group that says it is ready, takes listeners, and does with the first connection
-/// what `then` says.
-fn sibling(group: &str, addr: SocketAddr, then: impl FnOnce(&Peer, u64, OwnedFd) + Send + 'static) {
-    let listening = socket();
-    listening.bind(&place(group, 1)).unwrap();
-    listening.listen(16).unwrap();
-    thread::spawn(move || {
-        let (channel, _) = listening.accept().unwrap();
-        let peer = Peer(channel);
-        let (bytes, _) = peer.hear();
-        assert!(matches!(Message::decode(&bytes), Ok(Message::Hello { .. })));
-        peer.say(&Message::Hello { name: "test", state: State::Ready, addr });
-        let mut listeners = Vec::new();
-        loop {
-            let (bytes, descriptor) = peer.hear();
-            match Message::decode(&bytes).unwrap() {
-                Message::GiveListener { id, .. } => {
-                    listeners.extend(descriptor);
-                    peer.say(&Message::Taken { id });
-                }
-                Message::GiveConnection { id, .. } => {
-                    // No place any more for those who look around.
-                    drop(listening);
-                    then(&peer, id, descriptor.unwrap());
-                    return;
-                }
-                other => panic!("unexpected {other:?}"),
-            }
-        }
-    });
 }
 
 #[test]
@@ -296,15 +260,13 @@ fn what_was_read_of_a_request_travels_with_its_connection() {
     client.get("/");
     client.send("GET / HT");
     client.wait_until_read();
-    let listening = socket();
-    listening.bind(&place(&group, 1)).unwrap();
-    listening.listen(16).unwrap();
+    let listening = host(&place(&group, 1));
     let addr = replica.addr;
     let served = thread::spawn(move || {
         let (channel, _) = listening.accept().unwrap();
         let peer = Peer(channel);
         peer.hear();
-        peer.say(&Message::Hello { name: "test", state: State::Ready, addr });
+        peer.say(&hello(addr));
         loop {
             let (bytes, descriptor) = peer.hear();
             match Message::decode(&bytes) {
@@ -329,9 +291,7 @@ fn what_was_read_of_a_request_travels_with_its_connection() {
 #[test]
 fn a_sibling_that_does_not_answer_is_no_sibling() {
     let (mut replica, group) = replica(&["--lame-duck", "100ms"]);
-    let listening = socket();
-    listening.bind(&place(&group, 1)).unwrap();
-    listening.listen(16).unwrap();
+    let _listening = host(&place(&group, 1));
     replica.terminate();
     let refused = replica.wait_for("handover_refused");
     assert_eq!(refused["reason"], "no answer in time");
@@ -341,9 +301,7 @@ fn a_sibling_that_does_not_answer_is_no_sibling() {
 #[test]
 fn a_starting_replica_is_not_held_up_by_a_broken_sibling() {
     let group = unique("hitless-test");
-    let listening = socket();
-    listening.bind(&place(&group, 0)).unwrap();
-    listening.listen(16).unwrap();
+    let listening = host(&place(&group, 0));
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = holder.local_addr().unwrap();
     drop(holder);

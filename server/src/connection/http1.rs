@@ -5,12 +5,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use hyper::server::conn::http1;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::io::Io;
 use super::watch::Watch;
 use super::{Rest, head_timed_out};
 use crate::exchange::App;
+use crate::handover::outbox::Ticket;
 use crate::link::Overdue;
 use crate::replica::{Order, Replica};
 
@@ -20,7 +20,7 @@ enum Turn {
     /// It ended by itself, or became something else (an upgrade).
     Over,
     /// It is idle and the order says that idle connections go; if to a sibling, it is its turn.
-    Idle(Option<OwnedSemaphorePermit>),
+    Idle(Option<Ticket>),
     /// It is idle, and its client took too long.
     Overdue(Overdue),
     /// The drain timeout passed.
@@ -47,10 +47,13 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<
         loop {
             let is_between = link.is_between_requests();
             if is_moved && is_between {
-                let turn =
-                    if order == Order::HandOver { queue.poll_turn(context) } else { Poll::Ready(None) };
-                if let Poll::Ready(permit) = turn {
-                    return Poll::Ready(Turn::Idle(permit));
+                let turn = if order == Order::HandOver {
+                    queue.poll_turn(context).map(Some)
+                } else {
+                    Poll::Ready(None)
+                };
+                if let Poll::Ready(ticket) = turn {
+                    return Poll::Ready(Turn::Idle(ticket));
                 }
             } else {
                 queue.leave();
@@ -88,10 +91,10 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<
             connection.into_parts()?.io.say(&head_timed_out(replica));
             None
         }
-        Turn::Idle(permit) => {
+        Turn::Idle(ticket) => {
             let parts = connection.into_parts()?;
             let rest = parts.io.into_rest(parts.read_buf);
-            Some(Rest { turn: permit, ..rest })
+            Some(Rest { turn: ticket, ..rest })
         }
     }
 }
@@ -99,11 +102,11 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<
 /// An idle connection's place in the queue of those that go to a sibling.
 struct Queue<'a> {
     replica: &'a Replica,
-    place: Option<Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>>,
+    place: Option<Pin<Box<dyn Future<Output = Ticket> + Send>>>,
 }
 
 impl Queue<'_> {
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Ticket> {
         self.place.get_or_insert_with(|| Box::pin(self.replica.outbox.turn())).as_mut().poll(context)
     }
 

@@ -61,8 +61,8 @@ pub(super) async fn recognize(mut rest: Rest, replica: &Replica, unwanted: Optio
             biased;
             () = changed => continue,
             () = sleep_until(grace_ends), if has_grace => continue,
-            permit = &mut turn, if is_moved => {
-                rest.turn = permit;
+            ticket = &mut turn, if is_moved => {
+                rest.turn = Some(ticket);
                 rest.unread = bytes.freeze();
                 return Recognized::Moves(rest);
             }

@@ -10,16 +10,17 @@ use std::os::unix::net as unix;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
 };
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::protocol::{MAX_MESSAGE, Message, ProtocolError};
+use super::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason};
 
 /// Replicas of one group: so many can find each other.
 pub(crate) const SLOTS: usize = 64;
@@ -27,6 +28,9 @@ pub(crate) const SLOTS: usize = 64;
 /// Descriptors that a received message has room for. One is all that any message carries; with room for a second a
 /// message that brings more is seen as such instead of being cut without a word.
 const DESCRIPTORS: usize = 2;
+
+/// How long a full backlog is left alone.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where the replicas of one service find each other: `unix:@NAME` (abstract) or `unix:/DIRECTORY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,10 +108,16 @@ pub(crate) enum ChannelError {
     Gone,
     #[error("a message with the wrong number of descriptors")]
     Descriptors,
+    #[error("no descriptor left for what came")]
+    NoDescriptorLeft,
     #[error("a message out of turn")]
     OutOfTurn,
+    #[error("the peer serves {0}")]
+    OtherAddress(SocketAddr),
     #[error("no answer in time")]
     Silent,
+    #[error("{0}")]
+    Refused(Reason),
 }
 
 impl ChannelError {
@@ -209,23 +219,27 @@ pub(crate) struct Channel {
 pub(crate) struct Parcel {
     bytes: Vec<u8>,
     descriptor: Option<OwnedFd>,
+    /// A descriptor came, and this process had no number left for it (`EMFILE`): the kernel dropped it.
+    is_lost: bool,
 }
 
 impl Parcel {
-    /// The message; its descriptor can be taken after.
+    /// The message alone.
     pub(crate) fn message(&self) -> Result<Message<'_>, ChannelError> {
         let message = Message::decode(&self.bytes)?;
-        if message.carries_descriptor() == self.descriptor.is_some() {
+        if message.carries_descriptor() == (self.descriptor.is_some() || self.is_lost) {
             Ok(message)
         } else {
             Err(ChannelError::Descriptors)
         }
     }
 
+    /// The message and its descriptor. One that should have a descriptor comes without only if this process had no
+    /// number left for it.
     pub(crate) fn split(&mut self) -> Result<(Message<'_>, Option<OwnedFd>), ChannelError> {
         let descriptor = self.descriptor.take();
         let message = Message::decode(&self.bytes)?;
-        if message.carries_descriptor() == descriptor.is_some() {
+        if message.carries_descriptor() == (descriptor.is_some() || self.is_lost) {
             Ok((message, descriptor))
         } else {
             Err(ChannelError::Descriptors)
@@ -234,17 +248,17 @@ impl Parcel {
 }
 
 impl Channel {
-    /// Connects to the sibling at that place; `None` if there is none.
-    pub(crate) fn connect(group: &HandoverAddress, slot: usize) -> Result<Option<Self>, ChannelError> {
+    /// Connects to the sibling at that place; `None` if there is none. As long as its backlog is full it is tried again.
+    pub(crate) async fn connect(group: &HandoverAddress, slot: usize) -> Result<Option<Self>, ChannelError> {
         let socket = socket()?;
-        match rustix::net::connect(&socket, &group.socket_address(slot)?).map_err(io::Error::from) {
-            Ok(()) => {}
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) =>
-            {
-                return Ok(None);
+        let addr = group.socket_address(slot)?;
+        while let Err(error) = rustix::net::connect(&socket, &addr).map_err(io::Error::from) {
+            match error.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => return Ok(None),
+                // No event tells when there is room in a unix socket's backlog (connect(2), EAGAIN).
+                io::ErrorKind::WouldBlock => tokio::time::sleep(BACKLOG_PAUSE).await,
+                _ => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
         }
         Self::new(UnixStream::from_std(unix::UnixStream::from(socket))?).map(Some)
     }
@@ -306,6 +320,31 @@ impl Channel {
         }
     }
 
+    /// Ends the talk: what is sent from either side from now on fails (`EPIPE`). Both the peer's word and this are put to
+    /// work under the lock of this end's socket (`net/unix/af_unix.c`, `unix_shutdown` and `unix_dgram_sendmsg`), so the
+    /// word is here and can be read, or the peer knows that it is not heard.
+    pub(crate) fn shut_down(&self) {
+        // Cannot fail for a unix socket.
+        let _ = rustix::net::shutdown(&self.stream, Shutdown::Both);
+    }
+
+    /// The next of the messages that were here when the talk was [shut down](Self::shut_down).
+    pub(crate) fn receive_last(&self) -> Option<Parcel> {
+        loop {
+            match self.receive_bytes() {
+                Ok(Some(Ok(parcel))) => return Some(parcel),
+                // No message, or the error of a peer that ended, behind which its last messages wait.
+                Ok(Some(Err(_))) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+                    ) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
     fn receive_bytes(&self) -> io::Result<Option<Result<Parcel, ChannelError>>> {
         let mut bytes = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.resize(MAX_MESSAGE, 0);
@@ -330,17 +369,17 @@ impl Channel {
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Ok(Some(Err(ProtocolError::TooLong(received.bytes).into())));
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > 1 {
+        let is_cut = received.flags.contains(ReturnFlags::CTRUNC);
+        if descriptors.len() > 1 || is_cut && !descriptors.is_empty() {
             return Ok(Some(Err(ChannelError::Descriptors)));
         }
-        Ok(Some(Ok(Parcel { bytes: bytes[..received.bytes].to_vec(), descriptor: descriptors.pop() })))
+        let (bytes, descriptor) = (bytes[..received.bytes].to_vec(), descriptors.pop());
+        Ok(Some(Ok(Parcel { bytes, descriptor, is_lost: is_cut })))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn group(test: &str) -> HandoverAddress {
@@ -350,7 +389,7 @@ mod tests {
     async fn pair(test: &str) -> (Slot, Channel, Channel) {
         let group = group(test);
         let slot = Slot::take(&group).unwrap();
-        let near = Channel::connect(&group, slot.number).unwrap().unwrap();
+        let near = Channel::connect(&group, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         (slot, near, far)
     }
@@ -414,13 +453,48 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn after_the_end_of_the_talk_nothing_is_said_and_what_was_said_is_heard() {
+        let (_slot, near, far) = pair("end").await;
+        far.send_now(&Message::Taken { id: 5 }).unwrap();
+        far.send_bytes(b"nonsense", None).unwrap();
+        far.send_now(&Message::Taken { id: 6 }).unwrap();
+        near.send_now(&Message::Claim).unwrap();
+        near.shut_down();
+        assert!(matches!(far.send_now(&Message::Taken { id: 7 }), Err(error) if error.is_of_the_peer()));
+        // Nor can it be fooled by what still waits for it.
+        assert_eq!(far.receive().await.unwrap().message().unwrap(), Message::Claim);
+        assert!(far.send_now(&Message::Taken { id: 8 }).is_err());
+        assert_eq!(near.receive_last().unwrap().message().unwrap(), Message::Taken { id: 5 });
+        assert!(near.receive_last().unwrap().message().is_err());
+        assert_eq!(near.receive_last().unwrap().message().unwrap(), Message::Taken { id: 6 });
+        assert!(near.receive_last().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_full_backlog_is_waited_for() {
+        let group = group("backlog");
+        let slot = Slot::take(&group).unwrap();
+        let mut early = Vec::new();
+        let mut late = loop {
+            let mut connecting = Box::pin(Channel::connect(&group, slot.number));
+            match futures_util::poll!(connecting.as_mut()) {
+                std::task::Poll::Ready(connected) => early.push(connected.unwrap().unwrap()),
+                std::task::Poll::Pending => break connecting,
+            }
+        };
+        assert!(early.len() >= 128, "{}", early.len());
+        slot.accept().await.unwrap();
+        assert!(late.as_mut().await.unwrap().is_some());
+    }
+
+    #[tokio::test]
     async fn places_are_taken_one_after_the_other_and_free_again() {
         let group = group("places");
         let first = Slot::take(&group).unwrap();
         let second = Slot::take(&group).unwrap();
         assert_eq!((first.number, second.number), (0, 1));
         drop(first);
-        assert!(Channel::connect(&group, 0).unwrap().is_none());
+        assert!(Channel::connect(&group, 0).await.unwrap().is_none());
         assert_eq!(Slot::take(&group).unwrap().number, 0);
     }
 
@@ -433,7 +507,7 @@ mod tests {
         let slot = Slot::take(&group).unwrap();
         assert_eq!(slot.number, 0);
         let accepted = async { slot.accept().await.unwrap() };
-        let near = Channel::connect(&group, 0).unwrap().unwrap();
+        let near = Channel::connect(&group, 0).await.unwrap().unwrap();
         let far = tokio::time::timeout(Duration::from_secs(5), accepted).await.unwrap();
         near.send_now(&Message::Claim).unwrap();
         assert_eq!(far.receive().await.unwrap().message().unwrap(), Message::Claim);

@@ -20,7 +20,7 @@ pub(crate) struct Claim {
 
 /// Asks the siblings, one after the other, for a listener.
 pub(crate) async fn claim(group: &Group) -> Option<Claim> {
-    for sibling in group.siblings(None).await {
+    for sibling in group.siblings().await {
         match timeout(PATIENCE, ask(group, &sibling)).await.unwrap_or(Err(ChannelError::Silent)) {
             Ok(Some((id, listener))) => return Some(Claim { listener, id, from: sibling }),
             Ok(None) | Err(ChannelError::Gone) => {}
@@ -42,6 +42,7 @@ async fn ask(group: &Group, sibling: &Sibling) -> Result<Option<(u64, TcpListene
                 Err(ChannelError::OutOfTurn)
             }
         }
+        (Message::Offer { .. }, None) => Err(ChannelError::NoDescriptorLeft),
         (Message::Nothing, None) => Ok(None),
         _ => Err(ChannelError::OutOfTurn),
     }

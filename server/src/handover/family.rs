@@ -1,11 +1,13 @@
 //! A replica among its siblings: how it joins them, and how it leaves.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use super::channel::Slot;
 use super::give::Handover;
 use super::host::Host;
 use super::{Group, HandoverAddress, claim};
@@ -20,14 +22,18 @@ use crate::start_error::StartError;
 /// How often a lame duck looks around for a sibling.
 const LOOK_AROUND: Duration = Duration::from_millis(25);
 
+/// How soon connections that no sibling took, because all were full, are tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
 /// A replica's place among its siblings.
 pub(crate) struct Family {
     group: Group,
-    host: Host,
+    _host: Option<Host>,
 }
 
 impl Family {
-    /// Claims a listener or binds one, then lets siblings in.
+    /// Lets siblings in, then claims a listener from one of them or binds a new one. In this order, since a sibling that
+    /// has let go of its listener relies on us: nothing that can fail comes after the claim.
     pub(crate) async fn join(
         addr: SocketAddr,
         address: Option<HandoverAddress>,
@@ -35,26 +41,24 @@ impl Family {
         listeners: &Arc<Listeners>,
     ) -> Result<Self, StartError> {
         let cannot_listen = |source| StartError::Listen { addr, source };
-        let group_at = |addr| Group {
-            address: address.clone().unwrap_or_else(|| HandoverAddress::of_service(addr)),
-            replica: Arc::clone(replica),
-            addr,
-        };
-        // Port 0 is everybody's own: there is nothing to claim.
-        let claim = if addr.port() == 0 { None } else { claim::claim(&group_at(addr)).await };
-        let group = if let Some(claim) = claim {
-            let listener = claim.listener.try_clone().map_err(cannot_listen)?;
-            listeners.add(listener, Owner::Own).map_err(cannot_listen)?;
-            let group = group_at(addr);
-            claim.confirm(&group).await;
-            group
-        } else {
-            group_at(listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)?)
-        };
-        replica.observer.emit(Event::Listening { addr: group.addr });
-        let host = Host::start(group.clone(), Arc::clone(listeners))
-            .map_err(|source| StartError::Handover { group: group.address.clone(), source })?;
-        Ok(Self { group, host })
+        // Port 0 is everybody's own: there is nothing to claim, and the place depends on the port.
+        let is_own = addr.port() == 0;
+        let addr =
+            if is_own { listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)? } else { addr };
+        let address = address.unwrap_or_else(|| HandoverAddress::of_service(addr));
+        let mut group = Group::new(address, Arc::clone(replica), addr);
+        let host = let_siblings_in(&mut group, listeners)?;
+        if !is_own {
+            if let Some(claim) = claim::claim(&group).await {
+                let listener = claim.listener.try_clone().map_err(cannot_listen)?;
+                listeners.add(listener, Owner::Own).map_err(cannot_listen)?;
+                claim.confirm(&group).await;
+            } else {
+                listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)?;
+            }
+        }
+        replica.observer.emit(Event::Listening { addr });
+        Ok(Self { group, _host: host })
     }
 
     /// Gives everything to siblings, or, as long as there are none, is a lame duck. Says whether everything was answered
@@ -62,14 +66,17 @@ impl Family {
     pub(crate) async fn leave(&self, listeners: &Listeners, lame_duck: Duration, deadline: Instant) -> bool {
         let replica = &self.group.replica;
         listeners.close_gate();
+        replica.outbox.be_patient(lame_duck);
         let mut lame_until = None;
         loop {
-            if let Some(mut handover) = Handover::begin(&self.group, listeners, Some(self.host.slot)).await {
+            let begun = timeout_at(deadline, Handover::begin(&self.group, listeners)).await;
+            if let Ok(Some(mut handover)) = begun {
                 replica.orders.give(Order::HandOver);
                 replica.observer.emit(Event::HandoverBegun);
                 tokio::select! {
                     is_drained = replica.wait_until_drained(deadline) => return is_drained,
                     () = handover.wait_until_lost() => {}
+                    () = try_the_refused_again(replica) => {}
                 }
             }
             replica.orders.give(Order::LameDuck);
@@ -86,10 +93,36 @@ impl Family {
             }
             tokio::time::sleep(LOOK_AROUND.min(until - Instant::now())).await;
         }
-        listeners.drain_and_close().await;
-        let closed_ns = monotonic_ns();
+        // Idle connections make room for those that wait in the accept queue.
         replica.orders.give(Order::LastLook);
-        replica.observer.emit_at(closed_ns, Event::ListenerClosed);
+        if listeners.drain_and_close(deadline).await {
+            replica.observer.emit_at(monotonic_ns(), Event::ListenerClosed);
+        }
         replica.wait_until_drained(deadline).await
+    }
+}
+
+/// Has connections that no sibling took try again, until somebody else ends it.
+async fn try_the_refused_again(replica: &Replica) {
+    loop {
+        replica.outbox.wait_until_refused().await;
+        tokio::time::sleep(TRY_AGAIN).await;
+        replica.orders.repeat();
+    }
+}
+
+/// Takes a place in the group and answers siblings there. If others hold all places, whoever they are, the replica serves
+/// without one: siblings do not find it, but it finds them.
+fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, StartError> {
+    match Slot::take(&group.address) {
+        Ok(slot) => {
+            group.slot = Some(slot.number);
+            Ok(Some(Host::start(slot, group.clone(), Arc::clone(listeners))))
+        }
+        Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+            group.refuse(&source.into());
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Handover { group: group.address.clone(), source }),
     }
 }

@@ -1,16 +1,15 @@
 //! The running side: what siblings that stop bring is taken, what siblings that start claim is given back.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError, Slot};
+use super::channel::{Channel, ChannelError, Parcel, Slot};
 use super::protocol::{Message, Reason};
 use super::{Group, PATIENCE};
 use crate::accept::Owner;
@@ -21,10 +20,9 @@ use crate::listeners::{Closed, Listeners};
 /// Channels at once; siblings beyond wait until one ends.
 const MAX_CHANNELS: usize = 64;
 
-/// A taken place in the group; given up with this value.
+/// Answers siblings at a place in the group. Both the place and the talk under way are given up with this value.
 #[derive(Debug)]
 pub(crate) struct Host {
-    pub(crate) slot: usize,
     task: AbortHandle,
 }
 
@@ -35,23 +33,23 @@ impl Drop for Host {
 }
 
 impl Host {
-    /// Takes a place in the group and answers siblings from now on.
-    pub(crate) fn start(group: Group, listeners: Arc<Listeners>) -> io::Result<Self> {
-        let slot = Slot::take(&group.address)?;
-        let number = slot.number;
-        let task = tokio::spawn(welcome(slot, group, listeners)).abort_handle();
-        Ok(Self { slot: number, task })
+    /// Answers siblings from now on.
+    pub(crate) fn start(slot: Slot, group: Group, listeners: Arc<Listeners>) -> Self {
+        Self { task: tokio::spawn(welcome(slot, group, listeners)).abort_handle() }
     }
 }
 
 async fn welcome(slot: Slot, group: Group, listeners: Arc<Listeners>) {
     let room = Arc::new(Semaphore::new(MAX_CHANNELS));
+    let mut sessions = JoinSet::new();
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-        match slot.accept().await {
+        let accepted = slot.accept().await;
+        while sessions.try_join_next().is_some() {}
+        match accepted {
             Ok(channel) => {
                 let session = Session { channel, group: group.clone(), listeners: Arc::clone(&listeners) };
-                tokio::spawn(async move {
+                sessions.spawn(async move {
                     session.run().await;
                     drop(permit);
                 });
@@ -89,14 +87,11 @@ impl Session {
 
     async fn converse(&self, offered: &mut Option<u64>) -> Result<(), ChannelError> {
         let first = timeout(PATIENCE, self.channel.receive()).await.unwrap_or(Err(ChannelError::Silent))?;
-        // A sibling of another version learns ours, whatever it said.
+        // A sibling that speaks none of our versions learns which they are, whatever it said.
         self.channel.send_now(&self.group.hello())?;
-        let name: Arc<str> = match first.message()? {
-            Message::Hello { name, addr, .. } if addr == self.group.addr => name.into(),
-            _ => return Err(ChannelError::OutOfTurn),
-        };
+        let (name, _) = self.group.recognize(&first.message()?)?;
         loop {
-            let mut parcel = self.channel.receive().await?;
+            let mut parcel = self.next(offered.is_some()).await?;
             match parcel.split()? {
                 (Message::GiveListener { id, owner }, Some(descriptor)) => {
                     self.take_listener(id, owner, descriptor, &name)?;
@@ -104,18 +99,11 @@ impl Session {
                 (Message::GiveConnection { id, unread }, Some(descriptor)) => {
                     self.take_connection(id, unread, descriptor)?;
                 }
-                (Message::Claim, None) if offered.is_none() => match self.listeners.offer(&name) {
-                    Some(listed) => {
-                        *offered = Some(listed.id);
-                        let owner = match &listed.owner {
-                            Owner::Own => &self.group.replica.name,
-                            Owner::Sibling(name) => name,
-                        };
-                        let offer = Message::Offer { id: listed.id, owner };
-                        self.channel.send(&offer, Some(std::os::fd::AsFd::as_fd(&listed.descriptor))).await?;
-                    }
-                    None => self.channel.send_now(&Message::Nothing)?,
-                },
+                (Message::GiveListener { id, .. } | Message::GiveConnection { id, .. }, None) => {
+                    self.group.refuse(&ChannelError::NoDescriptorLeft);
+                    self.answer(id, Err(Closed::Full))?;
+                }
+                (Message::Claim, None) if offered.is_none() => self.offer(&name, offered).await?,
                 (Message::Claimed { id }, None) if *offered == Some(id) => {
                     *offered = None;
                     if self.listeners.let_go(id).await {
@@ -126,6 +114,26 @@ impl Session {
                 _ => return Err(ChannelError::OutOfTurn),
             }
         }
+    }
+
+    /// The next message. A giver may take its time; a claimer has nothing to do but to accept from what it was offered, and
+    /// as long as it does not say so, the listener can be given to nobody else.
+    async fn next(&self, is_claimed: bool) -> Result<Parcel, ChannelError> {
+        if is_claimed {
+            timeout(PATIENCE, self.channel.receive()).await.unwrap_or(Err(ChannelError::Silent))
+        } else {
+            self.channel.receive().await
+        }
+    }
+
+    async fn offer(&self, claimer: &Arc<str>, offered: &mut Option<u64>) -> Result<(), ChannelError> {
+        let Some(listed) = self.listeners.offer(claimer) else {
+            return self.channel.send_now(&Message::Nothing);
+        };
+        *offered = Some(listed.id);
+        let offer = Message::Offer { id: listed.id, owner: self.group.name_of(&listed.owner) };
+        let sent = self.channel.send(&offer, Some(listed.socket.as_fd()));
+        timeout(PATIENCE, sent).await.unwrap_or(Err(ChannelError::Silent))
     }
 
     fn take_listener(

@@ -6,8 +6,8 @@
 //! place in a group of unix sockets (`SOCK_SEQPACKET`). There is no leader and no memory: a replica finds its siblings by
 //! trying all places, and asks them who they are.
 //!
-//! - **Stopping** (`give`): connect to every ready sibling, give each listener to one of them, give the idle
-//!   connections to them in turn, then each busy connection after its response.
+//! - **Stopping** (`give`): connect to every ready sibling, give the listeners to them in turn, give each idle connection
+//!   to the one with the least under way (`outbox`, `lane`), then each busy connection after its response.
 //! - **Starting** (`claim`): ask the siblings for a listener that somebody left with them, and bind a new one only if
 //!   there is none. So a group never has more listeners than it once had replicas at the same time.
 //! - **Running** (`host`): answer both.
@@ -38,7 +38,8 @@
 //! Hence these cases need no more thought:
 //!
 //! - *A claim in progress*: the holder accepts until the claimer says that it does. In between both do.
-//! - *The claimer dies between the offer and its word*: the holder sees the channel end and simply goes on.
+//! - *The claimer dies or hangs between the offer and its word*: the holder sees the channel end, or waits half a second,
+//!   and simply goes on.
 //! - *The same listener comes twice, or to two siblings* (the first one's answer was lost): it is known by its cookie,
 //!   and held twice it is only held more safely.
 //! - *A sibling dies while it holds our listener*: its descriptor closes, and so does the accept queue, if nobody else
@@ -50,8 +51,15 @@
 //!
 //! *At any time exactly one process reads from a connection.* The giver stops reading before it sends, and resumes only
 //! if the sibling refused, or ended without having said that it took the connection. The sibling begins only after its
-//! word is in the giver's socket. There is no timeout between the two: a giver that waited in vain and resumed would
-//! read beside a sibling that was only slow. The drain timeout bounds the wait, and it ends the giver.
+//! word is in the giver's socket.
+//!
+//! A sibling may hang. A timeout alone would not do: a giver that waited in vain and resumed would read beside a sibling
+//! that was only slow. So a giver that has waited long enough first makes sure that the sibling *cannot* say that it takes
+//! anything any more: it shuts the channel down, and then hears what was said before (`Channel::shut_down` names the lock
+//! of the kernel that puts the two in order). What is unanswered then was not taken: a sibling that wakes up later finds
+//! the gift, fails to say that it took it, and drops its copy. The giver does the same after an answer that it does not
+//! understand. What comes back goes to the next sibling. Each sibling gets the connections of its own turns only, so one
+//! that hangs delays a few connections once and the others not at all.
 //!
 //! What a client sends in the meantime is either in hyper's buffer, and travels as bytes, or in the socket, and travels
 //! with it. Nothing is in a third place, because the stream leaves tokio's reactor (`into_std`) before its descriptor is
@@ -74,35 +82,53 @@
 //! starts; it claims the listener or is given everything. After that time the listener is drained and closed, and each
 //! idle connection is closed after a last look into its socket.
 //!
+//! # Versions
+//!
+//! Old and new replicas meet in every upgrade. Each says which versions of the protocol it speaks, see [`protocol`]; two
+//! that have none in common are no siblings, and a stopping one of them is a lame duck.
+//!
 //! # Who may join
 //!
 //! Peers of the same effective user (`SO_PEERCRED`), the condition that the kernel makes for sharing the port. Whoever
 //! passes it could as well serve the port itself. What comes is still looked at: one bounded message of a known version,
 //! one descriptor where one belongs, and of the right kind (a TCP listener of our address, or a connection of
-//! our port). Anything else changes nothing, ends the channel and is logged.
+//! our port). Anything else changes nothing, ends the channel and is logged (a few times a second, the rest as a number).
+//!
+//! An abstract name has no permissions: whoever shares the network namespace can take the names of the group before the
+//! replicas do, or connect again and again. They get nothing, but they can keep siblings from finding each other: a replica
+//! without a place serves all the same, and stops as a lame duck if its siblings cannot be reached. Where such users are
+//! not trusted, use a directory that only the service's user can enter (`unix:/DIRECTORY`, mode 0700).
+//!
+//! User 65534 is what the kernel calls any user that has no number in the own user namespace (`user_namespaces(7)`). A replica
+//! that runs as 65534 cannot tell them from its own; run it as another user, as the image does (65532).
 
 pub(crate) mod channel;
 pub(crate) mod claim;
 pub(crate) mod family;
 pub(crate) mod give;
 pub(crate) mod host;
+mod lane;
+pub(crate) mod outbox;
 pub mod protocol;
+mod refusals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::channel::{BadHandoverAddress, HandoverAddress};
 use self::channel::{Channel, ChannelError, SLOTS};
-use self::protocol::Message;
+use self::protocol::{Message, ProtocolError, Versions};
+use self::refusals::Refusals;
+use crate::accept::Owner;
 use crate::event::Event;
 use crate::lifecycle::State;
 use crate::replica::Replica;
 
-/// How long a sibling may take to say who it is.
+/// How long a sibling may take for any answer. None of them needs more than a moment of its own.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a replica knows of its group.
@@ -112,6 +138,9 @@ pub(crate) struct Group {
     pub(crate) replica: Arc<Replica>,
     /// Where this replica serves.
     pub(crate) addr: SocketAddr,
+    /// This replica's own place, if it has one.
+    pub(crate) slot: Option<usize>,
+    refusals: Arc<Refusals>,
 }
 
 /// A sibling that said who it is.
@@ -123,21 +152,19 @@ pub(crate) struct Sibling {
 }
 
 impl Group {
-    /// All siblings that answer.
-    async fn siblings(&self, own_slot: Option<usize>) -> Vec<Sibling> {
-        let others = (0..SLOTS).filter(|&slot| Some(slot) != own_slot);
+    pub(crate) fn new(address: HandoverAddress, replica: Arc<Replica>, addr: SocketAddr) -> Self {
+        Self { address, replica, addr, slot: None, refusals: Arc::default() }
+    }
+
+    /// All siblings that answer, beginning with the next place after our own, so that not everybody turns to the same.
+    async fn siblings(&self) -> Vec<Sibling> {
+        let first = self.slot.map_or(0, |slot| slot + 1);
+        let places = (first..first + SLOTS).map(|place| place % SLOTS);
+        let others = places.filter(|&place| Some(place) != self.slot);
         let mut siblings = Vec::new();
-        let mut greetings = Vec::new();
-        for slot in others {
-            match Channel::connect(&self.address, slot) {
-                Ok(Some(channel)) => greetings.push(self.greet(channel)),
-                Ok(None) => {}
-                Err(error) => self.refuse(&error),
-            }
-        }
-        for greeted in join_all(greetings).await {
+        for greeted in join_all(others.map(|place| self.greet(place))).await {
             match greeted {
-                Ok(sibling) => siblings.push(sibling),
+                Ok(sibling) => siblings.extend(sibling),
                 // It ended in the meantime.
                 Err(ChannelError::Gone) => {}
                 Err(error) => self.refuse(&error),
@@ -146,24 +173,47 @@ impl Group {
         siblings
     }
 
-    async fn greet(&self, channel: Channel) -> Result<Sibling, ChannelError> {
+    /// The sibling at that place, if there is one.
+    async fn greet(&self, place: usize) -> Result<Option<Sibling>, ChannelError> {
         let greeting = async {
+            let Some(channel) = Channel::connect(&self.address, place).await? else { return Ok(None) };
             channel.send(&self.hello(), None).await?;
             let parcel = channel.receive().await?;
-            match parcel.message()? {
-                Message::Hello { name, state, addr } if addr == self.addr => Ok((name.into(), state)),
-                _ => Err(ChannelError::OutOfTurn),
-            }
+            let (name, state) = self.recognize(&parcel.message()?)?;
+            Ok(Some(Sibling { channel, name, state }))
         };
-        let (name, state) = timeout(PATIENCE, greeting).await.unwrap_or(Err(ChannelError::Silent))?;
-        Ok(Sibling { channel, name, state })
+        timeout(PATIENCE, greeting).await.unwrap_or(Err(ChannelError::Silent))
     }
 
     fn hello(&self) -> Message<'_> {
-        Message::Hello { name: &self.replica.name, state: self.replica.lifecycle.state(), addr: self.addr }
+        let (name, state) = (&self.replica.name, self.replica.lifecycle.state());
+        Message::Hello { versions: Versions::OURS, name, state, addr: self.addr }
+    }
+
+    /// Who says hello, if it is one of us.
+    fn recognize(&self, hello: &Message<'_>) -> Result<(Arc<str>, State), ChannelError> {
+        match *hello {
+            Message::Hello { versions, .. } if versions.common(Versions::OURS).is_none() => {
+                Err(ProtocolError::NoCommonVersion(versions).into())
+            }
+            Message::Hello { addr, .. } if addr != self.addr => Err(ChannelError::OtherAddress(addr)),
+            Message::Hello { name, state, .. } => Ok((name.into(), state)),
+            _ => Err(ChannelError::OutOfTurn),
+        }
+    }
+
+    /// The name of a listener's owner.
+    fn name_of<'a>(&'a self, owner: &'a Owner) -> &'a str {
+        match owner {
+            Owner::Own => &self.replica.name,
+            Owner::Sibling(name) => name,
+        }
     }
 
     fn refuse(&self, error: &ChannelError) {
-        self.replica.observer.emit(Event::HandoverRefused { reason: error.to_string() });
+        self.replica.traffic.handover_refused.add(1);
+        if let Some(untold) = self.refusals.tell(Instant::now()) {
+            self.replica.observer.emit(Event::HandoverRefused { reason: error.to_string(), untold });
+        }
     }
 }

@@ -10,8 +10,10 @@
 //!   +------+---------+------+----------------------------------------+
 //! ```
 //!
-//! The first five bytes stay as they are for ever; everything behind them belongs to the version. A sibling of another
-//! version is no sibling, and both sides know it after one message.
+//! The first six bytes stay as they are for ever, and so does the *hello*: its header names the newest version that the
+//! sender speaks, its first field the oldest, and a newer version may only add to its end. So any two replicas understand
+//! each other's first message, and know the newest version that both speak, in which they go on. If there is none, they
+//! are no siblings, and both know it.
 //!
 //! | kind | from | with a descriptor | means |
 //! | --- | --- | --- | --- |
@@ -25,14 +27,18 @@
 //! | 8 nothing | sibling | no | I have none |
 //! | 9 claimed | starting | no | I accept from it, drop your copy |
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use thiserror::Error;
 
 use crate::lifecycle::State;
 
-/// The version that this build speaks.
+/// The newest version that this build speaks.
 pub const VERSION: u8 = 1;
+
+/// The oldest version that this build speaks.
+pub const OLDEST_VERSION: u8 = 1;
 
 /// The longest message, header included.
 pub const MAX_MESSAGE: usize = 160 * 1024;
@@ -45,11 +51,15 @@ pub const MAX_NAME: usize = 255;
 
 const MAGIC: [u8; 4] = *b"HTLS";
 
+const HELLO: u8 = 1;
+
 /// A message between siblings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message<'a> {
     /// The first message of either side.
     Hello {
+        /// What it speaks.
+        versions: Versions,
         /// The replica's name; longer ones are cut.
         name: &'a str,
         /// In which state it is.
@@ -101,6 +111,33 @@ pub enum Message<'a> {
     },
 }
 
+/// The versions of the protocol that a replica speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// The oldest one.
+    pub oldest: u8,
+    /// The newest one, and all between.
+    pub newest: u8,
+}
+
+impl Versions {
+    /// Those of this build.
+    pub const OURS: Self = Self { oldest: OLDEST_VERSION, newest: VERSION };
+
+    /// The newest version that both speak.
+    #[must_use]
+    pub fn common(self, other: Self) -> Option<u8> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.oldest, self.newest)
+    }
+}
+
 /// Why something that was given is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -124,15 +161,24 @@ impl Reason {
     }
 }
 
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Bytes that are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProtocolError {
     /// Not from a replica at all.
     #[error("not a message of this protocol")]
     Foreign,
-    /// From a replica of another protocol version.
-    #[error("protocol version {0} instead of {VERSION}")]
+    /// In another version of the protocol.
+    #[error("a message of protocol version {0} instead of {VERSION}")]
     OtherVersion(u8),
+    /// From a replica that speaks none of our versions.
+    #[error("protocol versions {0} instead of {ours}", ours = Versions::OURS)]
+    NoCommonVersion(Versions),
     /// Longer than any message.
     #[error("a message of {0} bytes")]
     TooLong(usize),
@@ -150,7 +196,7 @@ impl<'a> Message<'a> {
 
     fn kind(&self) -> u8 {
         match self {
-            Self::Hello { .. } => 1,
+            Self::Hello { .. } => HELLO,
             Self::GiveListener { .. } => 2,
             Self::GiveConnection { .. } => 3,
             Self::Taken { .. } => 4,
@@ -167,9 +213,11 @@ impl<'a> Message<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&[VERSION, self.kind()]);
+        let version = if let Self::Hello { versions, .. } = self { versions.newest } else { VERSION };
+        bytes.extend_from_slice(&[version, self.kind()]);
         match self {
-            Self::Hello { name, state, addr } => {
+            Self::Hello { versions, name, state, addr } => {
+                bytes.push(versions.oldest);
                 put_name(&mut bytes, name);
                 bytes.push(*state as u8);
                 put_addr(&mut bytes, *addr);
@@ -196,7 +244,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     ///
-    /// If `bytes` are anything but one whole message of this version.
+    /// If `bytes` are anything but one whole message of this version, or one whole hello of any.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, ProtocolError> {
         if bytes.len() > MAX_MESSAGE {
             return Err(ProtocolError::TooLong(bytes.len()));
@@ -206,16 +254,27 @@ impl<'a> Message<'a> {
             return Err(ProtocolError::Foreign);
         }
         let (&version, rest) = rest.split_first().ok_or(ProtocolError::Foreign)?;
-        if version != VERSION {
-            return Err(ProtocolError::OtherVersion(version));
-        }
         let (&kind, fields) = rest.split_first().ok_or(ProtocolError::Foreign)?;
-        Self::decode_fields(kind, Reader(fields)).ok_or(ProtocolError::Malformed(kind))
+        let fields = Reader(fields);
+        let message = match (version, kind) {
+            (newest, HELLO) => Self::decode_hello(newest, fields),
+            (VERSION, _) => Self::decode_fields(kind, fields),
+            _ => return Err(ProtocolError::OtherVersion(version)),
+        };
+        message.ok_or(ProtocolError::Malformed(kind))
+    }
+
+    fn decode_hello(newest: u8, mut fields: Reader<'a>) -> Option<Self> {
+        let versions = Versions { oldest: fields.u8()?, newest };
+        let hello =
+            Self::Hello { versions, name: fields.name()?, state: fields.state()?, addr: fields.addr()? };
+        // What a newer version adds is its own business.
+        let is_whole = fields.0.is_empty() || newest > VERSION;
+        (is_whole && versions.oldest <= newest).then_some(hello)
     }
 
     fn decode_fields(kind: u8, mut fields: Reader<'a>) -> Option<Self> {
         let message = match kind {
-            1 => Self::Hello { name: fields.name()?, state: fields.state()?, addr: fields.addr()? },
             2 => Self::GiveListener { id: fields.u64()?, owner: fields.name()? },
             3 => {
                 let (id, unread) = (fields.u64()?, fields.rest());
@@ -245,15 +304,17 @@ fn put_name(bytes: &mut Vec<u8>, name: &str) {
     bytes.extend_from_slice(&name.as_bytes()[..end]);
 }
 
+/// A port, and the scope of an IPv6 address: without it a link-local address is not the whole address.
 fn put_addr(bytes: &mut Vec<u8>, addr: SocketAddr) {
-    match addr.ip() {
-        IpAddr::V4(ip) => {
+    match addr {
+        SocketAddr::V4(addr) => {
             bytes.push(4);
-            bytes.extend_from_slice(&ip.octets());
+            bytes.extend_from_slice(&addr.ip().octets());
         }
-        IpAddr::V6(ip) => {
+        SocketAddr::V6(addr) => {
             bytes.push(6);
-            bytes.extend_from_slice(&ip.octets());
+            bytes.extend_from_slice(&addr.ip().octets());
+            bytes.extend_from_slice(&addr.scope_id().to_be_bytes());
         }
     }
     bytes.extend_from_slice(&addr.port().to_be_bytes());
@@ -301,17 +362,25 @@ impl<'a> Reader<'a> {
     }
 
     fn addr(&mut self) -> Option<SocketAddr> {
-        let ip = match self.u8()? {
-            4 => IpAddr::from(Ipv4Addr::from(self.array::<4>()?)),
-            6 => IpAddr::from(Ipv6Addr::from(self.array::<16>()?)),
-            _ => return None,
-        };
-        Some(SocketAddr::new(ip, u16::from_be_bytes(self.array()?)))
+        match self.u8()? {
+            4 => {
+                let ip = Ipv4Addr::from(self.array::<4>()?);
+                Some((ip, u16::from_be_bytes(self.array()?)).into())
+            }
+            6 => {
+                let ip = Ipv6Addr::from(self.array::<16>()?);
+                let scope_id = u32::from_be_bytes(self.array()?);
+                Some(SocketAddrV6::new(ip, u16::from_be_bytes(self.array()?), 0, scope_id).into())
+            }
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -321,6 +390,7 @@ mod tests {
     struct Parts {
         kind: u8,
         id: u64,
+        versions: Versions,
         name: String,
         unread: Vec<u8>,
         addr: SocketAddr,
@@ -332,7 +402,7 @@ mod tests {
         fn message(&self) -> Message<'_> {
             let (id, name) = (self.id, self.name.as_str());
             match self.kind {
-                1 => Message::Hello { name, state: self.state, addr: self.addr },
+                1 => Message::Hello { versions: self.versions, name, state: self.state, addr: self.addr },
                 2 => Message::GiveListener { id, owner: name },
                 3 => Message::GiveConnection { id, unread: &self.unread },
                 4 => Message::Taken { id },
@@ -349,14 +419,19 @@ mod tests {
         let states = prop_oneof![Just(State::Starting), Just(State::Ready), Just(State::Draining)];
         let reasons = prop_oneof![Just(Reason::Stopping), Just(Reason::Full), Just(Reason::Wrong)];
         let unread = proptest::collection::vec(any::<u8>(), 0..300);
-        let addr = (any::<IpAddr>(), any::<u16>());
-        (1_u8..=9, any::<u64>(), "\\PC{0,60}", unread, addr, states, reasons).prop_map(
-            |(kind, id, name, unread, addr, state, reason)| Parts {
+        let addr = (any::<IpAddr>(), any::<u16>(), any::<u32>());
+        let versions = (any::<u8>(), any::<u8>());
+        (1_u8..=9, any::<u64>(), versions, "\\PC{0,60}", unread, addr, states, reasons).prop_map(
+            |(kind, id, versions, name, unread, (ip, port, scope_id), state, reason)| Parts {
                 kind,
                 id,
+                versions: Versions { oldest: versions.0.min(versions.1), newest: versions.0.max(versions.1) },
                 name,
                 unread,
-                addr: addr.into(),
+                addr: match ip {
+                    IpAddr::V4(ip) => (ip, port).into(),
+                    IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope_id).into(),
+                },
                 state,
                 reason,
             },
@@ -397,11 +472,37 @@ mod tests {
 
         #[test]
         fn another_version_is_known_as_such(parts in any_parts(), version: u8) {
-            prop_assume!(version != VERSION);
+            prop_assume!(version != VERSION && parts.kind != HELLO);
             let mut bytes = parts.message().encode();
             bytes[4] = version;
             prop_assert_eq!(Message::decode(&bytes), Err(ProtocolError::OtherVersion(version)));
         }
+
+        #[test]
+        fn the_common_version_is_the_newest_that_both_speak(a: [u8; 2], b: [u8; 2]) {
+            let versions = |[one, other]: [u8; 2]| Versions { oldest: one.min(other), newest: one.max(other) };
+            let (a, b) = (versions(a), versions(b));
+            let both = (0..=u8::MAX).filter(|version| {
+                (a.oldest..=a.newest).contains(version) && (b.oldest..=b.newest).contains(version)
+            });
+            prop_assert_eq!(a.common(b), both.max());
+        }
+    }
+
+    #[test]
+    fn a_hello_of_a_newer_version_is_understood_with_what_it_adds() {
+        let addr = "[fe80::1%3]:80".parse().unwrap();
+        let versions = Versions { oldest: 1, newest: VERSION + 1 };
+        let hello = Message::Hello { versions, name: "a", state: State::Ready, addr };
+        let mut bytes = hello.encode();
+        bytes.extend_from_slice(b"more");
+        assert_eq!(Message::decode(&bytes), Ok(hello));
+        // Of our own version there is no more.
+        bytes[4] = VERSION;
+        assert_eq!(Message::decode(&bytes), Err(ProtocolError::Malformed(HELLO)));
+        let nonsense = Versions { oldest: 3, newest: 2 };
+        let bytes = Message::Hello { versions: nonsense, name: "a", state: State::Ready, addr }.encode();
+        assert_eq!(Message::decode(&bytes), Err(ProtocolError::Malformed(HELLO)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "shared by several test programs, public to each")]
 
 pub mod http2;
+pub mod peer;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -120,6 +121,29 @@ impl Replica {
             .status()
             .expect("kill runs");
         assert!(status.success());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Stops the process in its tracks, as a hang would, until [`thaw`](Self::thaw).
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let deadline = Instant::now() + PATIENCE;
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.expect("a task").path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('T') || rest.is_empty())
+        };
+        let tasks = format!("/proc/{}/task", self.pid());
+        while !std::fs::read_dir(&tasks).expect("a process").all(is_stopped) {
+            assert!(Instant::now() < deadline, "{} does not stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
     }
 
     pub fn terminate(&self) {

@@ -152,7 +152,11 @@ fn restart_info(restart: &RestartRecord, zero: Moment) -> RestartInfo {
         successor: restart.successor.as_ref().map(ToString::to_string),
         t: restart.began.offset_ms(zero),
         duration_ms: milliseconds(restart.ended().since(restart.began)),
-        phases: phases.into_iter().filter_map(|(phase, ms)| Some((phase, ms?))).collect(),
+        // Two moments that are known by one thing only are no stretch of time.
+        phases: phases
+            .into_iter()
+            .filter_map(|(phase, ms)| Some((phase, ms.filter(|ms| *ms > 0.0)?)))
+            .collect(),
         first_answer_ms: stretch(restart.ready, restart.answered),
         exit_code: restart.exit_code,
         killed: restart.killed,

@@ -138,8 +138,8 @@ fn headline(report: &Report) -> Markup {
             (fact("answered", &number("/totals/ok", report.totals.ok)))
             (fact("failed", &number("/totals/failed", report.totals.failed)))
             (fact("restarts", &html! { (count(report.restarts.len() as u64)) }))
-            (fact("replicas", &html! { (scenario.replicas) }))
-            (fact("load", &html! { (format!("{:.1} s", report.run.load_ms / 1e3)) }))
+            (fact("replicas", &number("/scenario/replicas", scenario.replicas as u64)))
+            (fact("load", &told("/run/load_ms", &format!("{:.1} s", report.run.load_ms / 1e3))))
             (fact("began", &html! { (started(report)) }))
         }
     }
@@ -151,7 +151,12 @@ fn fact(name: &str, value: &Markup) -> Markup {
 
 /// A count, and where in report.json it stands.
 fn number(pointer: &str, value: u64) -> Markup {
-    html! { data value=(value) data-at=(pointer) { (count(value)) } }
+    told(pointer, &count(value))
+}
+
+/// A number as it is told, and where in report.json it stands; in a row with `data-of`, from there.
+fn told(pointer: &str, text: &str) -> Markup {
+    html! { span data-at=(pointer) { (text) } }
 }
 
 /// "2026-11-22 22:49:44 UTC".
@@ -176,19 +181,19 @@ fn again(report: &Report) -> Markup {
             "run " code { (clipped(&report.run.id, 80)) } ", seed " (scenario.seed) ", "
             (counted(u64::from(scenario.rounds), "round")) " of " (counted(scenario.replicas as u64, "replica"))
         }
-        table {
+        div.wide { table {
             thead { tr { th { "cohort" } th.n { "requests a second" } th.n { "at once" } th { "where to" } } }
             tbody {
-                @for cohort in &scenario.cohorts {
-                    tr {
+                @for (index, cohort) in scenario.cohorts.iter().enumerate() {
+                    tr data-of=(format!("/scenario/cohorts/{index}/")) {
                         td { (clipped(&cohort.name, 40)) }
-                        td.n { (cohort.rate) }
-                        td.n { (cohort.concurrency) }
+                        td.n data-at="rate" { (cohort.rate) }
+                        td.n data-at="concurrency" { (count(cohort.concurrency as u64)) }
                         td { code { (clipped(&cohort.url, 200)) } }
                     }
                 }
             }
-        }
+        } }
     }
 }
 

@@ -6,6 +6,7 @@ mod hostile;
 mod junit;
 mod metrics;
 mod page;
+mod reader;
 mod runs;
 mod schema;
 mod size;

@@ -60,6 +60,12 @@ impl Run {
         Self { lost: FailureClass::ALL.to_vec(), ..Self::clean() }
     }
 
+    /// More is lost than a report keeps one by one.
+    pub(crate) fn lossy() -> Self {
+        let lost = [FailureClass::Refused, FailureClass::EmptyReply].repeat(40);
+        Self { rounds: 10, lost, ..Self::clean() }
+    }
+
     /// A million requests over a thousand restarts, with as many failures as a report keeps, each with much to say.
     pub(crate) fn biggest() -> Self {
         Self {

@@ -89,13 +89,22 @@ pub(super) fn rate(report: &Report, axis: Axis) -> Markup {
     }
 }
 
-/// Latency percentiles on a logarithmic scale.
+/// The 99th percentile of fewer answers is hardly more than the slowest one.
+const LEAST_FOR_P99: u64 = 200;
+
+/// Latencies on a logarithmic scale, over the decades in which they lie.
 pub(super) fn latencies(report: &Report, axis: Axis) -> Markup {
     let timeline = &report.timeline;
-    let slowest = timeline.buckets.iter().map(|bucket| bucket.max).fold(1.0, f64::max);
-    let decades = (-1..7).take_while(|decade| 10_f64.powi(*decade) < slowest).collect::<Vec<i32>>();
-    let (low, high) = (-1.0, decades.last().map_or(1.0, |last| f64::from(*last) + 1.0));
-    let y = |ms: f64| LATENCY * (1.0 - (ms.max(0.1).log10() - low) / (high - low));
+    let answered = || timeline.buckets.iter().filter(|bucket| bucket.max > 0.0);
+    let slowest = answered().map(|bucket| bucket.max).fold(0.0, f64::max);
+    if slowest <= 0.0 {
+        return empty_row("latency", "nothing was answered");
+    }
+    let has_p99 =
+        answered().map(|bucket| bucket.ok).sum::<u64>() >= LEAST_FOR_P99 * answered().count() as u64;
+    let scale = Decades::around(answered().map(|bucket| bucket.p50).fold(slowest, f64::min), slowest);
+    let y = |ms: f64| scale.y(ms);
+    let upper: fn(&BucketInfo) -> f64 = if has_p99 { |bucket| bucket.p99 } else { |bucket| bucket.max };
     let line = |of: fn(&BucketInfo) -> f64| {
         let mut drawn = Path::default();
         let mut is_down = false;
@@ -116,40 +125,64 @@ pub(super) fn latencies(report: &Report, axis: Axis) -> Markup {
         slow.point(axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5)), y(bucket.max));
     }
     let mut grid = Path::default();
-    for decade in &decades {
-        let at = y(10_f64.powi(*decade));
-        grid.move_to(0.0, at);
-        grid.line_to(axis.width(), at);
+    for ms in scale.marks() {
+        grid.move_to(0.0, y(ms));
+        grid.line_to(axis.width(), y(ms));
     }
     let body = html! {
         (windows())
         (path("grid", &grid))
-        (path("spread", &between(report, axis, y)))
+        (path("spread", &between(report, axis, upper, y)))
         (path("slowest", &slow))
-        (path("p99", &line(|bucket| bucket.p99)))
+        @if has_p99 { (path("p99", &line(|bucket| bucket.p99))) }
         (path("p50", &line(|bucket| bucket.p50)))
     };
     let name = html! {
         "latency"
         small.key { i.slowest {} "slowest" }
-        small.key { i.p99 {} "p99" }
+        @if has_p99 { small.key { i.p99 {} "p99" } }
         small.key { i.p50 {} "median" }
     };
     html! {
         div.row.latency {
             div.name { (name) }
             div.plot {
-                (svg(LATENCY, axis, "latency percentiles over time", &body))
-                @for decade in decades.iter().skip(1) {
-                    span.y style=(format!("top:{:.1}px", y(10_f64.powi(*decade)))) { (power(*decade)) }
+                (svg(LATENCY, axis, "latencies over time", &body))
+                @for ms in scale.marks() {
+                    span.y style=(format!("top:{:.1}px", y(ms))) { (short_power(ms)) }
                 }
             }
         }
     }
 }
 
-/// The area from the median to the 99th percentile, wherever something was answered.
-fn between(report: &Report, axis: Axis, y: impl Fn(f64) -> f64) -> Path {
+/// The powers of ten between which latencies lie, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Decades {
+    low: i32,
+    high: i32,
+}
+
+impl Decades {
+    fn around(fastest: f64, slowest: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "the logarithm of a double is a small number")]
+        let decade = |ms: f64, round: fn(f64) -> f64| round(ms.clamp(1e-3, 1e9).log10()) as i32;
+        let low = decade(fastest, f64::floor);
+        Self { low, high: decade(slowest, f64::ceil).max(low + 1) }
+    }
+
+    fn y(self, ms: f64) -> f64 {
+        let (low, high) = (f64::from(self.low), f64::from(self.high));
+        LATENCY * (1.0 - (ms.max(1e-9).log10().clamp(low, high) - low) / (high - low))
+    }
+
+    fn marks(self) -> impl Iterator<Item = f64> {
+        (self.low..=self.high).map(|decade| 10_f64.powi(decade))
+    }
+}
+
+/// The area from the median to what is drawn above it, wherever something was answered.
+fn between(report: &Report, axis: Axis, upper: fn(&BucketInfo) -> f64, y: impl Fn(f64) -> f64) -> Path {
     let timeline = &report.timeline;
     let x = |index: usize| axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));
     let mut drawn = Path::default();
@@ -161,7 +194,7 @@ fn between(report: &Report, axis: Axis, y: impl Fn(f64) -> f64) -> Path {
             continue;
         }
         drawn.move_to(x(places.start), y(stretch[0].p50));
-        places.clone().zip(stretch).for_each(|(at, bucket)| drawn.line_to(x(at), y(bucket.p99)));
+        places.clone().zip(stretch).for_each(|(at, bucket)| drawn.line_to(x(at), y(upper(bucket))));
         places.zip(stretch).rev().for_each(|(at, bucket)| drawn.line_to(x(at), y(bucket.p50)));
         drawn.close();
     }
@@ -170,13 +203,14 @@ fn between(report: &Report, axis: Axis, y: impl Fn(f64) -> f64) -> Path {
 
 /// The most connections that waited in the accept queues.
 pub(super) fn queue(report: &Report, axis: Axis) -> Markup {
-    let depths: Vec<f64> =
-        report.timeline.buckets.iter().map(|bucket| bucket.queue.unwrap_or(0) as f64).collect();
-    let most = depths.iter().copied().fold(0.0, f64::max);
-    if most <= 0.0 {
-        return html! {};
-    }
-    let heights: Vec<f64> = depths.iter().map(|depth| depth / most * (QUEUE - 12.0)).collect();
+    let looked_at = report.timeline.buckets.iter().filter_map(|bucket| bucket.queue);
+    let most = match looked_at.max() {
+        None => return empty_row("accept queue", "not measured"),
+        Some(0) => return empty_row("accept queue", "no connection was seen waiting"),
+        Some(most) => most as f64,
+    };
+    let depths = report.timeline.buckets.iter().map(|bucket| bucket.queue.unwrap_or(0) as f64);
+    let heights: Vec<f64> = depths.map(|depth| depth / most * (QUEUE - 14.0)).collect();
     let body = html! {
         (windows())
         (path("depth", &stacked(report, axis, QUEUE, &vec![0.0; heights.len()], &heights)))
@@ -192,9 +226,14 @@ pub(super) fn queue(report: &Report, axis: Axis) -> Markup {
     }
 }
 
-fn power(decade: i32) -> String {
-    let ms = 10_f64.powi(decade);
-    if decade < 3 { format!("{ms} ms") } else { format!("{} s", ms / 1e3) }
+/// A row without a plot, and why.
+fn empty_row(name: &str, why: &str) -> Markup {
+    html! { div.row.empty { div.name { (name) } div.plot { small { (why) } } } }
+}
+
+/// A power of ten: "0.1 ms", "10 ms", "1 s".
+fn short_power(ms: f64) -> String {
+    if ms < 999.0 { format!("{} ms", (ms * 1e3).round() / 1e3) } else { format!("{} s", (ms / 1e3).round()) }
 }
 
 pub(super) fn svg(height: f64, axis: Axis, label: &str, body: &Markup) -> Markup {
@@ -257,4 +296,20 @@ pub(super) fn stacked(report: &Report, axis: Axis, bottom: f64, below: &[f64], h
         index = end;
     }
     drawn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_fill_their_row() {
+        let scale = Decades::around(0.5, 11.0);
+        assert_eq!(scale.marks().map(short_power).collect::<Vec<_>>(), ["0.1 ms", "1 ms", "10 ms", "100 ms"]);
+        assert_eq!(format!("{:?}", (scale.y(0.1), scale.y(100.0))), format!("{:?}", (LATENCY, 0.0)));
+        let narrow = Decades::around(3_000.0, 3_000.0);
+        assert_eq!(narrow.marks().map(short_power).collect::<Vec<_>>(), ["1 s", "10 s"]);
+        let nothing = Decades::around(0.0, 0.0).y(0.0);
+        assert_eq!(format!("{nothing}"), format!("{LATENCY}"), "a report from elsewhere may hold any number");
+    }
 }

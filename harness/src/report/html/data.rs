@@ -11,6 +11,7 @@ use crate::report::html::Limits;
 use crate::report::html::axis::Axis;
 use crate::report::text::clipped;
 use crate::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
+use crate::summary::ByClass;
 
 const NAME_LENGTH: usize = 60;
 
@@ -41,9 +42,9 @@ struct Bucket(u64, f64, f64, f64, Vec<(usize, u64)>, Vec<(usize, u64)>, Option<u
 #[derive(Serialize)]
 struct Life(usize, Vec<(f64, LifeState)>);
 
-/// Beginning, duration, replica, round, requests, failed.
+/// Beginning, duration, replica, round, requests, failed, failures by class.
 #[derive(Serialize)]
-struct Restart(f64, f64, usize, u32, u64, u64);
+struct Restart(f64, f64, usize, u32, u64, u64, Vec<(usize, u64)>);
 
 /// When, to whom, what, who says so.
 #[derive(Serialize)]
@@ -101,7 +102,7 @@ impl Names {
     }
 
     fn bucket(&mut self, bucket: &BucketInfo) -> Bucket {
-        let failed = bucket.by_class.iter().map(|(class, failed)| (*class as usize, *failed)).collect();
+        let failed = by_class(&bucket.by_class);
         let answered =
             bucket.replicas.iter().map(|(name, answered)| (self.position(name), *answered)).collect();
         let [p50, p99, max] = [bucket.p50, bucket.p99, bucket.max].map(hundredths);
@@ -116,12 +117,17 @@ impl Names {
             restart.round,
             restart.counts.requests,
             restart.counts.failed,
+            by_class(&restart.counts.by_class),
         )
     }
 
     fn event(&mut self, event: &EventInfo) -> Event {
         Event(hundredths(event.t), self.position(&event.replica), event.event, event.source)
     }
+}
+
+fn by_class(by_class: &ByClass) -> Vec<(usize, u64)> {
+    by_class.iter().map(|(class, failed)| (*class as usize, *failed)).collect()
 }
 
 fn failure(failure: &FailureInfo) -> Failure {

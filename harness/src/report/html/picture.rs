@@ -11,6 +11,7 @@ use crate::report::html::charts::{
     failures, latencies, path, queue, rate, stacked, svg, windows, windows_once,
 };
 use crate::report::html::lanes::{Lane, lanes, stretches};
+use crate::report::html::number;
 use crate::report::text::{clipped, count};
 use crate::report::{Report, RestartInfo};
 
@@ -47,7 +48,9 @@ pub(super) fn picture(report: &Report, axis: Axis) -> Markup {
                 (queue(report, axis))
                 (row("", "axis", &html! {
                     @for t in axis.ticks(9.0) {
-                        span data-t=(t) style=(format!("left:{:.3}%", axis.percent(t))) { (t / 1e3) " s" }
+                        span.last[axis.percent(t) > 96.0] data-t=(t) style=(format!("left:{:.3}%", axis.percent(t))) {
+                            (t / 1e3) " s"
+                        }
                     }
                 }))
                 div.cursor hidden {}
@@ -64,9 +67,11 @@ fn legend(report: &Report) -> Markup {
             span.key { i.state.(state.name()) {} (state.name()) }
         }
         span.key { i.state.answers {} "answers" }
-        span.key {
-            i.dot {} "failed request"
-            @if report.failures_cut > 0 { small { "(the first " (count(report.failures.len() as u64)) ")" } }
+        span.key { i.dot {} "failed requests" }
+        @let is_failing = |restart: &&RestartInfo| restart.counts.failed > 0;
+        @if report.restarts.iter().any(|restart| !is_failing(&restart)) { span.key { i.window {} "restart" } }
+        @if report.restarts.iter().any(|restart| is_failing(&restart)) {
+            span.key { i.window.failing {} "restart with failures" }
         }
     }
 }
@@ -107,7 +112,7 @@ fn marks(report: &Report, axis: Axis) -> Markup {
             @let place = format!("left:{:.3}%", axis.percent(restart.t));
             a.mark.failing[failed > 0] href=(format!("#restart-{}", index + 1)) data-zoom=(index + 1)
                 data-t=(format!("{:.1}", restart.t)) style=(place) title=(mark_title(index, restart)) {
-                @if failed >= least_numbered { "▼" span { (count(failed)) } }
+                @if failed >= least_numbered { "▼" (number(&format!("/restarts/{index}/failed"), failed)) }
                 @else if failed > 0 { "▼" }
                 @else { "▽" }
             }
@@ -142,10 +147,8 @@ fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
             }
             stretches_of.entry((state, position % 2)).or_default().push((axis.x(from), axis.x(to)));
         }
-        for failure in &report.failures {
-            if failure.replica.as_deref() == Some(&life.replica) {
-                dots.point(axis.x(failure.t), bands + STRIP / 2.0);
-            }
+        for t in lost_near(report, &life.replica) {
+            dots.point(axis.x(t), bands + STRIP / 2.0);
         }
     }
     for ((state, track), stretches) in stretches_of {
@@ -167,6 +170,29 @@ fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
         (path("dots", &dots))
     };
     chart(&name, "lane", height, axis, &label, &body)
+}
+
+/// When requests failed nearest to something in a replica's life. Where not every failure was kept, also the middle of
+/// each stretch of the timeline with failures in the replica's restarts.
+fn lost_near(report: &Report, replica: &str) -> Vec<f64> {
+    let kept = report.failures.iter().filter(|failure| failure.replica.as_deref() == Some(replica));
+    let mut moments: Vec<f64> = kept.map(|failure| failure.t).collect();
+    if report.failures_cut > 0 {
+        let timeline = &report.timeline;
+        let windows: Vec<(f64, f64)> = report
+            .restarts
+            .iter()
+            .filter(|restart| restart.replica == replica && restart.counts.failed > 0)
+            .map(|restart| (restart.t, restart.t + restart.duration_ms))
+            .collect();
+        let lossy = timeline.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.by_class.is_empty());
+        let middles = lossy.map(|(index, _)| timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));
+        moments.extend(middles.filter(|t| {
+            let next = windows.partition_point(|(from, _)| from <= t);
+            next.checked_sub(1).is_some_and(|index| *t <= windows[index].1)
+        }));
+    }
+    moments
 }
 
 /// Where in its band a state is drawn, and how thick: the state can be told without its colour.

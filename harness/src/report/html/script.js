@@ -3,8 +3,8 @@
 // The numbers stand in #data (report/html/data.rs):
 //   buckets   [answered, p50, p99, slowest, [[class, failed]], [[replica, answered]], queue]
 //   lives     [replica, [[from, state]]]
-//   restarts  [from, duration, replica, round, requests, failed]
-//   events    [t, replica, event, source]      failures  [t, class]
+//   restarts  [from, duration, replica, round, requests, failed, [[class, failed]]]
+//   events    [t, replica, event, source]      failures  [t, class], the first ones if failures_cut is not 0
 // Times are milliseconds from the run's zero. Text from outside reaches the page through textContent only.
 "use strict";
 (() => {
@@ -23,13 +23,14 @@
     const shown = document.getElementById("shown");
     const details = document.getElementById("restart");
     const moments = plots.map(addMoments);
+    const isCut = data.failures_cut > 0;
     let view = { from: data.from, to: data.to };
     let chosen = null;
 
     figure.querySelector(".toolbar").hidden = false;
     figure.querySelector(".toolbar").addEventListener("click", (event) => {
       const step = event.target.dataset.go;
-      if (step === "all") location.hash = "all";
+      if (step === "all") go("all");
       else if (step) choose(neighbour(step) ?? 0);
     });
     document.addEventListener("click", (event) => {
@@ -41,15 +42,33 @@
     });
     rows.addEventListener("pointermove", hover);
     rows.addEventListener("pointerdown", press);
-    rows.addEventListener("pointerleave", leave);
+    rows.addEventListener("pointerleave", (event) => {
+      // A finger that lifts leaves too, and its reader wants to read.
+      if (event.pointerType === "mouse") leave();
+    });
+    rows.addEventListener("click", (event) => {
+      if (event.pointerType && event.pointerType !== "mouse" && !event.target.closest("a")) chooseAt(timeAt(event));
+    });
+    addEventListener("resize", () => show(view.from, view.to));
     addEventListener("hashchange", follow);
     addEventListener("keydown", (event) => {
-      if (event.key === "Escape") location.hash = "all";
+      if (event.key === "Escape") go("all");
     });
     follow();
 
     function choose(index) {
-      location.hash = `zoom-${index + 1}`;
+      go(`zoom-${index + 1}`);
+    }
+
+    function chooseAt(t) {
+      const index = data.restarts.findLastIndex(([from, duration]) => from <= t && t <= from + duration);
+      if (index >= 0) choose(index);
+    }
+
+    // The address may say so already, when a drag has shown something else since: then no event comes.
+    function go(place) {
+      if (location.hash === `#${place}`) follow();
+      else location.hash = place;
     }
 
     // The restart that a step from the chosen one leads to.
@@ -103,20 +122,24 @@
       const share = (Number(element.dataset.t) - view.from) / (view.to - view.from);
       element.style.left = `${share * 100}%`;
       element.hidden = share < 0 || share > 1;
+      const room = Math.min(share, 1 - share) * axis.clientWidth;
+      element.classList.toggle("first", share < 0.5 && room < 22);
+      element.classList.toggle("last", share > 0.5 && room < (element.className.includes("mark") ? 48 : 22));
     }
 
     function tick(t) {
       const label = document.createElement("span");
       label.dataset.t = t;
-      label.textContent = view.to - view.from < 3000 ? `${round(t / 1000, 3)} s` : `${round(t / 1000, 1)} s`;
+      label.textContent = view.to - view.from < 3000 ? `${round(t / 1000, 3)} s` : `${round(t / 1000, 2)} s`;
       place(label);
       return label;
     }
 
     function ticks(from, to) {
-      const wanted = Math.max(3, axis.clientWidth / 110);
-      const magnitude = 10 ** Math.floor(Math.log10((to - from) / wanted));
-      const step = [1, 2, 5, 10].map((one) => one * magnitude).find((one) => one >= (to - from) / wanted);
+      // The steps at most double: there are at least half as many ticks as there may be.
+      const most = Math.max(to - from < 3000 ? 6 : 8, axis.clientWidth / 90);
+      const magnitude = 10 ** Math.floor(Math.log10((to - from) / most));
+      const step = [1, 2, 2.5, 5, 10].map((one) => one * magnitude).find((one) => one >= (to - from) / most);
       const all = [];
       for (let t = Math.ceil(from / step) * step; t < to; t += step) all.push(t);
       return all;
@@ -129,9 +152,8 @@
         row.classList.toggle("chosen", chosen !== null && row.id === `restart-${chosen + 1}`);
       }
       if (chosen === null) return;
-      const [from, , replica, round_] = data.restarts[chosen];
+      const [from, , replica, round_, , failed, byClassOfAll] = data.restarts[chosen];
       const events = data.events.filter(([t]) => t >= view.from && t <= view.to);
-      const failures = data.failures.filter(([t]) => t >= view.from && t <= view.to);
       const heading = document.createElement("h3");
       heading.textContent = `${data.replicas[replica]}, round ${round_}: what happened, and what was lost in between`;
       const list = document.createElement("ol");
@@ -146,22 +168,34 @@
         list.append(item);
       };
       const lost = (after, before) => {
-        const between = failures.filter(([t]) => t >= after && t < before);
-        if (between.length) line(`${signed(between[0][0] - from)} ms`, `${between.length} failed: ${byClass(between)}`, "lost");
+        const between = losses(after, before);
+        const count = between.reduce((sum, [, , some]) => sum + some, 0);
+        if (count) line(`${signed(between[0][0] - from)} ms`, `${isCut ? "about " : ""}${count} failed: ${byClass(between)}`, "lost");
       };
+      if (failed) line("", `${failed} failed in all: ${byClass(byClassOfAll.map(([class_, some]) => [0, class_, some]))}`, "lost");
       lost(view.from, events.length ? events[0][0] : view.to);
       events.forEach(([t, who, event, source], index) => {
         line(`${signed(t - from)} ms`, `${data.replicas[who]}: ${event.replaceAll("_", " ")} (says the ${source})`, "");
         lost(t, index + 1 < events.length ? events[index + 1][0] : view.to);
       });
       if (!events.length) line("", "The events of this restart are in report.json.", "");
-      if (data.failures_cut) line("", "Only the first failures of the run are counted here.", "");
+      if (isCut) line("", `What was lost in between is counted in stretches of ${round(data.width, 1)} ms.`, "");
       details.replaceChildren(heading, list);
     }
 
-    function byClass(failures) {
+    // What failed in a stretch, [t, class, how many]: one by one where every failure was kept, otherwise by the
+    // timeline's buckets, each where its middle lies.
+    function losses(after, before) {
+      if (!isCut) return data.failures.filter(([t]) => t >= after && t < before).map(([t, class_]) => [t, class_, 1]);
+      return data.buckets.flatMap(([, , , , failed], index) => {
+        const middle = data.began + (index + 0.5) * data.width;
+        return middle >= after && middle < before ? failed.map(([class_, some]) => [middle, class_, some]) : [];
+      });
+    }
+
+    function byClass(losses) {
       const counts = new Map();
-      for (const [, class_] of failures) counts.set(class_, (counts.get(class_) ?? 0) + 1);
+      for (const [, class_, some] of losses) counts.set(class_, (counts.get(class_) ?? 0) + some);
       return [...counts].map(([class_, count]) => `${count} ${data.classes[class_]}`).join(", ");
     }
 
@@ -235,8 +269,7 @@
           shown.textContent = `${round(view.from / 1000, 2)} s to ${round(view.to / 1000, 2)} s (Esc: whole run)`;
           explain();
         } else {
-          const index = data.restarts.findLastIndex(([from, duration]) => from <= t && t <= from + duration);
-          if (index >= 0) choose(index);
+          chooseAt(t);
         }
       };
       addEventListener("pointermove", move);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::number;
+use super::{number, told};
 use crate::failure::FailureClass;
 use crate::phase::Phase;
 use crate::report::digest::{self, bound, seen};
@@ -22,12 +22,10 @@ pub(super) fn budgets(report: &Report) -> Markup {
         table {
             thead { tr { th { "budget" } th.n { "seen" } th { "" } } }
             tbody {
-                @for result in report.budgets.iter().take(100) {
+                @for (index, result) in report.budgets.iter().take(100).enumerate() {
                     tr.broken[result.is_broken()] {
                         td { code { (clipped(&result.budget.to_string(), 100)) } }
-                        td.n {
-                            (seen(result))
-                        }
+                        td.n { (told(&format!("/budgets/{index}/seen"), &seen(result))) }
                         td {
                             @if result.holds { "holds" }
                             @else if let Some(why) = &result.excuse { "broken; but " (clipped(why, 300)) }
@@ -54,18 +52,17 @@ pub(super) fn cohorts(report: &Report) -> Markup {
             } }
             tbody {
                 @for (index, cohort) in report.cohorts.iter().enumerate() {
-                    @let at = |field: &str| format!("/cohorts/{index}/{field}");
-                    tr.broken[cohort.counts.failed > 0] {
+                    tr.broken[cohort.counts.failed > 0] data-of=(format!("/cohorts/{index}/")) {
                         th { (clipped(&cohort.name, NAME_LENGTH)) }
-                        td.n data-name="requests" { (number(&at("requests"), cohort.counts.requests)) }
-                        td.n.bad[cohort.counts.failed > 0] data-name="failed" { (number(&at("failed"), cohort.counts.failed)) }
+                        td.n data-name="requests" { (number("requests", cohort.counts.requests)) }
+                        td.n.bad[cohort.counts.failed > 0] data-name="failed" { (number("failed", cohort.counts.failed)) }
                         td { (by_class(&cohort.counts.by_class)) }
                         (latency(&cohort.latency))
-                        td.n data-name="connections" { (number(&at("connections_opened"), cohort.connections_opened)) }
-                        td.n data-name="replayed" { (known(cohort.replayed)) }
-                        td.n data-name="closed idle" { (known(cohort.closed_idle)) }
-                        td.n data-name="lateness" { (short_ms(cohort.lateness_p99_ms)) }
-                        td.n data-name="95 % bound" { (bound(cohort.upper_bound_per_million)) }
+                        td.n data-name="connections" { (number("connections_opened", cohort.connections_opened)) }
+                        td.n data-name="replayed" { (known("replayed", cohort.replayed)) }
+                        td.n data-name="closed idle" { (known("closed_idle", cohort.closed_idle)) }
+                        td.n data-name="lateness" { (told("lateness_p99_ms", &short_ms(cohort.lateness_p99_ms))) }
+                        td.n data-name="95 % bound" { (told("upper_bound_per_million", &bound(cohort.upper_bound_per_million))) }
                     }
                 }
             }
@@ -82,14 +79,13 @@ pub(super) fn phases(report: &Report) -> Markup {
             } }
             tbody {
                 @for (index, phase) in report.phases.iter().enumerate() {
-                    @let at = |field: &str| format!("/phases/{index}/{field}");
-                    tr {
+                    tr data-of=(format!("/phases/{index}/")) {
                         th { (phase.phase) }
-                        td.n data-name="requests" { (number(&at("requests"), phase.counts.requests)) }
-                        td.n.bad[phase.counts.failed > 0] data-name="failed" { (number(&at("failed"), phase.counts.failed)) }
+                        td.n data-name="requests" { (number("requests", phase.counts.requests)) }
+                        td.n.bad[phase.counts.failed > 0] data-name="failed" { (number("failed", phase.counts.failed)) }
                         td { (by_class(&phase.counts.by_class)) }
                         (latency(&phase.latency))
-                        td.n data-name="95 % bound" { (bound(phase.upper_bound_per_million)) }
+                        td.n data-name="95 % bound" { (told("upper_bound_per_million", &bound(phase.upper_bound_per_million))) }
                     }
                 }
             }
@@ -110,7 +106,7 @@ pub(super) fn replicas(report: &Report) -> Markup {
                     tr {
                         th { (clipped(&replica.name, 80)) }
                         td.n { (number(&format!("/replicas/{index}/answered"), replica.answered)) }
-                        td.n { (format!("{:.1} %", replica.share * 100.0)) }
+                        td.n { (told(&format!("/replicas/{index}/share"), &format!("{:.1} %", replica.share * 100.0))) }
                     }
                 }
                 @if rest > 0 { tr { th { "all others" } td.n { (count(rest)) } td {} } }
@@ -119,13 +115,32 @@ pub(super) fn replicas(report: &Report) -> Markup {
     }
 }
 
+/// With more restarts than this, those without failures are folded.
+const UNFOLDED: usize = 40;
+
 /// Every restart if they are not too many, otherwise those with failures first; the rest is counted.
 pub(super) fn restarts(report: &Report, most: usize) -> Markup {
     if report.restarts.is_empty() {
         return html! {};
     }
     let (shown, left_out) = digest::restarts(report, most);
+    let (open, folded): (Vec<_>, Vec<_>) = shown
+        .iter()
+        .partition(|(_, restart)| report.restarts.len() <= UNFOLDED || digest::is_notable(restart));
     let is_replacing = report.restarts.iter().any(|restart| restart.successor.is_some());
+    html! {
+        @if !open.is_empty() { (restart_table(&open, is_replacing)) }
+        @if !folded.is_empty() {
+            details {
+                summary { (counted(folded.len() as u64, "restart")) " without failures" }
+                (restart_table(&folded, is_replacing))
+            }
+        }
+        @if left_out > 0 { p.note { (count(left_out)) " more restarts, without failures, are in report.json." } }
+    }
+}
+
+fn restart_table(shown: &[(usize, &RestartInfo)], is_replacing: bool) -> Markup {
     html! {
         div.wide { table {
             thead { tr {
@@ -134,34 +149,35 @@ pub(super) fn restarts(report: &Report, most: usize) -> Markup {
                 th.n.extra { "requests" } th.n { "failed" } th { "by class" } th.n.extra { "p99" } th.n.extra { "slowest" }
                 th.extra { "ended" }
             } }
-            tbody {
-                @for (index, restart) in shown {
-                    (restart_row(index, restart, is_replacing))
-                }
-            }
+            tbody { @for (index, restart) in shown { (restart_row(*index, restart, is_replacing)) } }
         } }
-        @if left_out > 0 { p.note { (count(left_out)) " more restarts, without failures, are in report.json." } }
     }
 }
 
 fn restart_row(index: usize, restart: &RestartInfo, is_replacing: bool) -> Markup {
-    let phase = |phase: Phase| restart.phases.get(&phase).map_or_else(|| "–".to_owned(), |ms| short_ms(*ms));
+    let phase = |phase: Phase| {
+        let measured = restart.phases.get(&phase);
+        (format!("phases/{phase}"), measured.map_or_else(|| "–".to_owned(), |ms| short_ms(*ms)))
+    };
+    let [draining, gap, starting, overlap] =
+        [Phase::Draining, Phase::Gap, Phase::Starting, Phase::Overlap].map(phase);
     html! {
-        tr.broken[restart.counts.failed > 0] id=(format!("restart-{}", index + 1)) {
+        tr.broken[restart.counts.failed > 0] id=(format!("restart-{}", index + 1))
+            data-of=(format!("/restarts/{index}/")) {
             td.n { a href="#picture" data-zoom=(index + 1) { (index + 1) } }
             td { (clipped(&restart.replica, NAME_LENGTH)) }
             @if is_replacing { td { @if let Some(name) = &restart.successor { (clipped(name, NAME_LENGTH)) } } }
-            td.n.extra { (restart.round) }
-            td.n { (format!("{:.2} s", restart.t / 1e3)) }
-            td.n { (phase(Phase::Draining)) }
-            td.n.extra { (phase(Phase::Gap)) }
-            td.n.extra { (phase(Phase::Starting)) }
-            @if is_replacing { td.n.extra { (phase(Phase::Overlap)) } }
-            td.n.extra { (count(restart.counts.requests)) }
-            td.n.bad[restart.counts.failed > 0] { (count(restart.counts.failed)) }
+            td.n.extra data-at="round" { (restart.round) }
+            td.n data-at="t" { (format!("{:.2} s", restart.t / 1e3)) }
+            td.n data-at=(draining.0) { (draining.1) }
+            td.n.extra data-at=(gap.0) { (gap.1) }
+            td.n.extra data-at=(starting.0) { (starting.1) }
+            @if is_replacing { td.n.extra data-at=(overlap.0) { (overlap.1) } }
+            td.n.extra data-at="requests" { (count(restart.counts.requests)) }
+            td.n.bad[restart.counts.failed > 0] data-at="failed" { (count(restart.counts.failed)) }
             td { (by_class(&restart.counts.by_class)) }
-            td.n.extra { (answered_in(restart.latency.p99)) }
-            td.n.extra { (answered_in(restart.latency.max)) }
+            td.n.extra data-at="latency/p99" { (answered_in(restart.latency.p99)) }
+            td.n.extra data-at="latency/max" { (answered_in(restart.latency.max)) }
             td.extra { (end_of(restart)) }
         }
     }
@@ -263,16 +279,17 @@ pub(super) fn evidence(report: &Report) -> Markup {
                 }
             }
         }
-        @if evidence.accept_queue_max.is_some() || !evidence.kernel.is_empty() {
-            dl.pairs {
-                @if let Some(most) = evidence.accept_queue_max {
-                    dt { "most connections seen waiting to be accepted" }
-                    dd { (number("/evidence/accept_queue_max", most)) }
+        dl.pairs {
+            dt { "most connections seen waiting to be accepted" }
+            dd {
+                @match evidence.accept_queue_max {
+                    None => "not measured",
+                    Some(most) => { (number("/evidence/accept_queue_max", most)) }
                 }
-                @for (counter, growth) in evidence.kernel.iter().take(50) {
-                    dt { (clipped(counter, 60)) }
-                    dd { "+" (number(&format!("/evidence/kernel/{counter}"), *growth)) }
-                }
+            }
+            @for (counter, growth) in evidence.kernel.iter().take(50) {
+                dt { (clipped(counter, 60)) }
+                dd { "+" (number(&format!("/evidence/kernel/{counter}"), *growth)) }
             }
         }
         @if !evidence.kernel.is_empty() {
@@ -307,7 +324,7 @@ pub(super) fn environment(report: &Report) -> Markup {
 fn by_class(by_class: &ByClass) -> Markup {
     html! {
         @for (class, failed) in by_class {
-            span.key title=(class.meaning()) { i.class.(class.name()) {} (class.label()) " " (count(*failed)) }
+            span.key title=(class.meaning()) { i.class.(class.name()) {} (class.label()) " " (number(&format!("by_class/{class}"), *failed)) }
         }
     }
 }
@@ -317,8 +334,13 @@ fn latency_heads() -> Markup {
 }
 
 fn latency(latency: &Latency) -> Markup {
+    let fields = ["p50", "p90", "p99", "p999", "max"];
     let shown = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(answered_in);
-    html! { @for (name, ms) in LATENCIES.iter().zip(&shown) { td.n data-name=(name) { (ms) } } }
+    html! {
+        @for ((name, field), ms) in LATENCIES.iter().zip(fields).zip(&shown) {
+            td.n data-name=(name) { (told(&format!("latency/{field}"), ms)) }
+        }
+    }
 }
 
 /// A latency; where nothing was answered there is none.
@@ -326,6 +348,6 @@ fn answered_in(ms: f64) -> String {
     if ms > 0.0 { short_ms(ms) } else { "–".to_owned() }
 }
 
-fn known(number: Option<u64>) -> String {
-    number.map_or_else(|| "–".to_owned(), count)
+fn known(pointer: &str, number: Option<u64>) -> Markup {
+    told(pointer, &number.map_or_else(|| "–".to_owned(), count))
 }

@@ -50,17 +50,22 @@ impl Service<Request<Incoming>> for App {
     fn call(&self, request: Request<Incoming>) -> Handling {
         let (mut head, incoming) = request.into_parts();
         let has_body = !incoming.is_end_stream();
-        self.link.begin(has_body);
+        let number = self.link.begin(has_body);
         let exchange = Some(Exchange::new(&self.link));
         let is_connect = head.method == Method::CONNECT;
         let max_body = self.link.replica().limits.max_body;
         if incoming.size_hint().lower() > max_body {
-            self.link.drop_body();
+            self.link.drop_body(number);
             return Handling { work: Work::TooLarge, is_connect, exchange };
         }
         let body = if has_body {
             let limit = usize::try_from(max_body).unwrap_or(usize::MAX);
-            Body::new(Upload { body: Limited::new(incoming, limit), link: Arc::clone(&self.link) })
+            Body::new(Upload {
+                body: Limited::new(incoming, limit),
+                link: Arc::clone(&self.link),
+                request: number,
+                is_read: false,
+            })
         } else {
             Body::empty()
         };
@@ -255,6 +260,10 @@ impl Drop for Piece {
 struct Upload {
     body: Limited<Incoming>,
     link: Arc<Link>,
+    /// The request's number on its connection.
+    request: u64,
+    /// hyper itself says so only when it looks at the body again, which it does not after an early response.
+    is_read: bool,
 }
 
 impl HttpBody for Upload {
@@ -265,14 +274,17 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.is_read {
+            return Poll::Ready(None);
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        let is_read = match &frame {
+        self.is_read = match &frame {
             Poll::Ready(None) => true,
             Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
-        if is_read {
-            self.link.end_body();
+        if self.is_read {
+            self.link.end_body(self.request);
         }
         frame
     }
@@ -288,6 +300,6 @@ impl HttpBody for Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.link.drop_body();
+        self.link.drop_body(self.request);
     }
 }

@@ -3,13 +3,17 @@
 //! hyper serves the requests and does not tell whether an HTTP/1 connection is idle, that is whether every request that
 //! began has been answered down to the last byte in the kernel's buffer. Three counters say so: `begun` grows when the
 //! router is called, `ended` when the response's body has been handed to hyper, and `flushed` catches up with `ended` when
-//! hyper flushes, which it does only once its own buffer is empty. All of it happens within one task, so the counters need
-//! no more than relaxed atomics.
+//! hyper flushes, which it does only once its own buffer is empty. On HTTP/1 all of it happens within one task, so the
+//! counters need no more than relaxed atomics. Only a request's body may be read elsewhere, also after the response: what
+//! becomes of it is said together with the request's number, and wakes the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::Context;
 use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
 
 use crate::clock::monotonic_ns;
 use crate::replica::Replica;
@@ -43,8 +47,10 @@ pub(crate) struct Link {
     ended: AtomicU64,
     /// Responses that are with the kernel.
     flushed: AtomicU64,
-    /// How far the current request's body has been read: a [`Reading`].
-    reading: AtomicU8,
+    /// How far the last request's body has been read: a [`Reading`] in the lowest bits, above it the request's number.
+    reading: AtomicU64,
+    /// Who waits until somebody has read it.
+    reader: AtomicWaker,
     /// Nothing more is read from the client than the request under way needs.
     holds: AtomicBool,
     /// Bytes came since the last request began.
@@ -63,7 +69,7 @@ pub(crate) struct Link {
 
 /// How far a request's body has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u64)]
 enum Reading {
     /// To its end.
     Done = 0,
@@ -72,6 +78,18 @@ enum Reading {
     /// The application dropped it unread. hyper, when it is polled next, reads over the rest if it is here already, and
     /// closes the connection if not.
     Dropped = 2,
+}
+
+impl Reading {
+    const BITS: u64 = 0b11;
+
+    fn of(self, request: u64) -> u64 {
+        request << 2 | self as u64
+    }
+
+    fn is(self, word: u64) -> bool {
+        word & Self::BITS == self as u64
+    }
 }
 
 impl Link {
@@ -83,7 +101,8 @@ impl Link {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
-            reading: AtomicU8::new(Reading::Done as u8),
+            reading: AtomicU64::new(Reading::Done.of(0)),
+            reader: AtomicWaker::new(),
             holds: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             head_since_ns: AtomicU64::new(0),
@@ -119,20 +138,27 @@ impl Link {
 
     /// What the client sends next is the beginning of a request, not the rest of a body that nobody read.
     pub(crate) fn is_between_requests(&self) -> bool {
-        self.is_idle() && self.reading.load(Relaxed) == Reading::Done as u8
+        self.is_idle() && Reading::Done.is(self.reading.load(Relaxed))
     }
 
     /// The answer is out, but the application dropped the request's body unread, and hyper does not know it before it
     /// is polled once more: after that the connection is closed or between requests.
     pub(crate) fn is_unsettled(&self) -> bool {
-        self.is_idle() && self.reading.load(Relaxed) == Reading::Dropped as u8
+        self.is_idle() && Reading::Dropped.is(self.reading.load(Relaxed))
     }
 
     /// hyper was polled once more.
     pub(crate) fn settle(&self) {
         if self.is_unsettled() {
-            self.reading.store(Reading::Done as u8, Relaxed);
+            // Nobody else writes once the body is dropped.
+            self.reading.store(Reading::Done.of(self.begun.load(Relaxed)), Relaxed);
         }
+    }
+
+    /// Wakes the connection's task when somebody else has read the last request's body, or dropped it. Whoever looks
+    /// afterwards misses nothing.
+    pub(crate) fn wait_for_reader(&self, context: &Context<'_>) {
+        self.reader.register(context.waker());
     }
 
     /// From now on nothing (or everything again) is read ahead.
@@ -142,7 +168,7 @@ impl Link {
 
     /// Whether what the client sends has to wait in the socket: only a body under way is read while holding.
     pub(crate) fn is_held(&self) -> bool {
-        self.holds.load(Relaxed) && self.reading.load(Relaxed) == Reading::Done as u8
+        self.holds.load(Relaxed) && Reading::Done.is(self.reading.load(Relaxed))
     }
 
     pub(crate) fn is_last(&self) -> bool {
@@ -214,26 +240,34 @@ impl Link {
         Some(since)
     }
 
-    /// The router is called for a request.
-    pub(crate) fn begin(&self, has_body: bool) {
+    /// The router is called for a request, whose number this is.
+    pub(crate) fn begin(&self, has_body: bool) -> u64 {
         let reading = if has_body { Reading::UnderWay } else { Reading::Done };
         self.replica.ledger.begin();
-        self.begun.fetch_add(1, Relaxed);
-        self.reading.store(reading as u8, Relaxed);
+        let request = self.begun.fetch_add(1, Relaxed) + 1;
+        self.reading.store(reading.of(request), Relaxed);
         self.heard.store(false, Relaxed);
         self.head_since_ns.store(0, Relaxed);
+        request
     }
 
-    /// The request's body has been read to its end.
-    pub(crate) fn end_body(&self) {
-        self.reading.store(Reading::Done as u8, Relaxed);
+    /// The body of this request has been read to its end.
+    pub(crate) fn end_body(&self, request: u64) {
+        self.leave_body(request, Reading::Done);
     }
 
-    /// Nobody reads the request's body any further.
-    pub(crate) fn drop_body(&self) {
-        // On HTTP/2 several bodies share the link, and nobody asks.
-        let _ =
-            self.reading.compare_exchange(Reading::UnderWay as u8, Reading::Dropped as u8, Relaxed, Relaxed);
+    /// Nobody reads the body of this request any further.
+    pub(crate) fn drop_body(&self, request: u64) {
+        self.leave_body(request, Reading::Dropped);
+    }
+
+    /// Without effect if another request has begun since, on whose body the connection waits now. On HTTP/2 several bodies
+    /// share the link, and nobody asks.
+    fn leave_body(&self, request: u64, how: Reading) {
+        let under_way = Reading::UnderWay.of(request);
+        if self.reading.compare_exchange(under_way, how.of(request), Relaxed, Relaxed).is_ok() {
+            self.reader.wake();
+        }
     }
 
     /// The response is over, `is_whole` or not.
@@ -291,5 +325,71 @@ impl Drop for Upgraded {
         self.0.idle_since_ns.store(monotonic_ns(), Relaxed);
         self.0.upgraded.fetch_sub(1, Relaxed);
         self.0.replica.ledger.end_upgraded();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Wake, Waker};
+
+    use super::*;
+    use crate::event::Observer;
+    use crate::limits::Limits;
+
+    #[derive(Default)]
+    struct Bell(AtomicBool);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    fn link() -> Link {
+        let observer = Observer::new("a".into(), Arc::new(|_| {}));
+        let replica = Replica::new("a".into(), Limits::default(), Vec::new(), observer);
+        Link::new(Arc::new(replica), Protocol::Http1, ([127, 0, 0, 1], 1).into())
+    }
+
+    #[test]
+    fn a_connection_is_between_requests_when_the_answer_is_out_and_the_body_read() {
+        let link = link();
+        let request = link.begin(true);
+        link.end(true);
+        assert!(!link.is_idle(), "not flushed yet");
+        link.flush();
+        assert!(link.is_idle() && !link.is_between_requests());
+        link.end_body(request);
+        assert!(link.is_between_requests());
+    }
+
+    #[test]
+    fn the_late_reader_of_an_earlier_body_says_nothing_about_the_next_one() {
+        let link = link();
+        let first = link.begin(true);
+        link.end(true);
+        link.flush();
+        let second = link.begin(true);
+        link.end(true);
+        link.flush();
+        link.hold(true);
+        for leave in [Link::end_body, Link::drop_body] {
+            leave(&link, first);
+            assert!(!link.is_held() && !link.is_between_requests() && !link.is_unsettled());
+        }
+        link.drop_body(second);
+        assert!(link.is_unsettled());
+        link.settle();
+        assert!(link.is_between_requests());
+    }
+
+    #[test]
+    fn whoever_waits_for_a_reader_is_woken() {
+        let link = link();
+        let request = link.begin(true);
+        let bell = Arc::new(Bell::default());
+        link.wait_for_reader(&Context::from_waker(&Waker::from(Arc::clone(&bell))));
+        link.end_body(request);
+        assert!(bell.0.load(Relaxed));
     }
 }

@@ -9,15 +9,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use hitless_server::{
     Drain, Event, HandoverAddress, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, StopReport, Strategy,
 };
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
@@ -28,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A server that runs in a task, with a way to stop it.
 struct Running {
     addr: SocketAddr,
+    events: mpsc::UnboundedReceiver<Event>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<StopReport>,
 }
@@ -43,17 +46,19 @@ impl Running {
         router: impl FnOnce(Drain) -> Router,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let (listening, mut is_listening) = mpsc::unbounded_channel();
-        let server =
-            configure(Server::new(addr)).stop_when(async { drop(stopped.await) }).on_event(move |record| {
-                if let Event::Listening { addr } = record.event {
-                    listening.send(addr).expect("the test listens");
-                }
-            });
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let server = configure(Server::new(addr))
+            .stop_when(async { drop(stopped.await) })
+            // The test may have seen enough.
+            .on_event(move |record| drop(sender.send(record.event.clone())));
         let router = router(server.drain());
         let task = tokio::spawn(async move { server.run(router).await.expect("it starts") });
-        let addr = is_listening.recv().await.expect("an address");
-        Self { addr, stop, task }
+        let addr = loop {
+            if let Event::Listening { addr } = events.recv().await.expect("an address") {
+                break addr;
+            }
+        };
+        Self { addr, events, stop, task }
     }
 
     async fn stop(self) -> StopReport {
@@ -169,6 +174,41 @@ async fn handlers_know_the_clients_address_before_and_after_a_handover() {
     assert_eq!(first.stop().await.account.connections_given, 1);
     let answer = ask().await;
     assert!(answer.ends_with(&format!("second {local};")), "{answer}");
+    drop(second);
+}
+
+/// A handler may answer before it has read the request's body, and have it read elsewhere.
+#[tokio::test]
+async fn a_connection_moves_as_soon_as_its_body_is_read_elsewhere() {
+    let group: HandoverAddress = format!("unix:@hitless-test.{}.late", std::process::id()).parse().unwrap();
+    let (release, released) = watch::channel(false);
+    let (read, mut is_read) = mpsc::unbounded_channel();
+    let handler = async move |mut body: Body| {
+        let (mut released, read) = (released.clone(), read.clone());
+        tokio::spawn(async move {
+            body.frame().await.expect("the first piece").expect("a whole body");
+            released.wait_for(|is_released| *is_released).await.expect("the test runs");
+            read.send(axum::body::to_bytes(body, 10).await).expect("the test listens");
+        });
+        "early;"
+    };
+    let configure = |server: Server| server.name("first").handover(group.clone());
+    let first = Running::start(configure, |_| Router::new().route("/", post(handler))).await;
+    let mut client = TcpStream::connect(first.addr).await.unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\nfo").await.unwrap();
+    read_until(&mut client, b"early;").await.unwrap();
+    client.write_all(b"o").await.unwrap();
+    let second = start_sibling(first.addr, &group, "second").await;
+    let Running { mut events, stop, task, .. } = first;
+    stop.send(()).unwrap();
+    while !matches!(events.recv().await.expect("the server runs"), Event::HandoverBegun) {}
+    release.send(true).unwrap();
+    assert_eq!(is_read.recv().await.unwrap().unwrap(), "o");
+    let report = timeout(PATIENCE, task).await.unwrap().unwrap();
+    assert_eq!((report.outcome, report.account.connections_given), (Outcome::Drained, 1));
+    client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    let answer = String::from_utf8(read_until(&mut client, b";").await.unwrap()).unwrap();
+    assert!(answer.contains("second"), "{answer}");
     drop(second);
 }
 

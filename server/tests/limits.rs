@@ -129,6 +129,32 @@ fn a_client_that_goes_away_is_an_aborted_request() {
     assert_eq!(account["in_flight"], 0);
 }
 
+/// A replica that stops reads nothing beyond the request under way, but the end it must see.
+#[test]
+fn a_client_that_goes_away_during_a_drain_is_not_waited_for() {
+    for preset in ["graceful", "handover"] {
+        let mut replica = Replica::start(&["--preset", preset]);
+        let _sibling = (preset == "handover")
+            .then(|| Replica::start_at(&replica.addr.to_string(), &["--preset", preset]));
+        // The kernel chooses whose connections they are.
+        let mut clients: Vec<_> = (0..64).map(|_| replica.connect()).collect();
+        for client in &mut clients {
+            client.ask("/?delay=20s");
+        }
+        let is_busy = |account: &serde_json::Value| account["in_flight"] == account["connections"];
+        replica.wait_until("busy", |account| account["in_flight"] != 0 && is_busy(account));
+        replica.terminate();
+        replica.wait_for(if preset == "handover" { "handover_begun" } else { "listener_closed" });
+        drop(clients);
+        let (code, exit) = replica.wait();
+        assert_eq!(
+            (code, &exit["cut"], &exit["aborted"]),
+            (0, &0.into(), &exit["begun"]),
+            "{preset}: {exit:#}"
+        );
+    }
+}
+
 /// Runs to a failure and returns its exit code and the one line that it says.
 fn fails(args: &[&str]) -> (i32, String) {
     let output = run(args);

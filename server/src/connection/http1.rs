@@ -67,6 +67,9 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<
             if was_unsettled {
                 link.settle();
             }
+            if is_moved && !is_between {
+                link.wait_for_reader(context);
+            }
             let has_come_to_rest = !is_between && link.is_between_requests();
             if !(is_moved && (has_come_to_rest || link.is_unsettled())) {
                 break;

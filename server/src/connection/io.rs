@@ -3,11 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Rest;
@@ -38,6 +40,27 @@ impl Io {
         Rest { stream: self.stream.into_inner(), unread, open: self.open, turn: None }
     }
 
+    /// Whether the client's end of the stream is over, without taking what comes before it.
+    ///
+    /// Nobody is woken once something is there: whoever holds looks after each poll whether the connection is idle and takes
+    /// it away.
+    fn poll_end(&self, context: &mut Context<'_>) -> Poll<()> {
+        let stream = self.stream.inner();
+        while self.early.is_empty() {
+            if ready!(stream.poll_read_ready(context)).is_err() {
+                return Poll::Ready(());
+            }
+            let look =
+                || Ok(rustix::net::recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?.1);
+            match stream.try_io(Interest::READABLE, look) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
     /// Says a last word to the client; nobody waits for whether it arrives.
     pub(super) fn say(&self, words: &[u8]) {
         let _ = self.stream.inner().try_write(words);
@@ -50,8 +73,7 @@ impl Read for Io {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.link.is_held() {
-            // Nobody is woken for it: who holds looks after each poll whether the connection is idle and takes it away.
+        if self.link.is_held() && self.poll_end(context).is_pending() {
             return Poll::Pending;
         }
         if !self.early.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::clock::monotonic_ns;
 use crate::lifecycle::{Ledger, State};
 
 /// Counters beside the requests' own: how connections and listeners came and went.
@@ -22,12 +23,26 @@ pub(crate) struct Traffic {
     pub(crate) handover_refused: Counter,
     /// Monotonic nanoseconds of the last accepted connection; 0 before the first.
     last_accept_ns: AtomicU64,
+    /// Monotonic nanoseconds of the signal to stop; 0 before it.
+    signal_ns: AtomicU64,
+    /// Requests that had been answered then.
+    answered_before: AtomicU64,
 }
 
 impl Traffic {
     pub(crate) fn accept(&self, now_ns: u64) {
         self.accepted.add(1);
         self.last_accept_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// The replica was told to stop at `now_ns`, when so many requests had been answered.
+    pub(crate) fn stop(&self, now_ns: u64, answered: u64) {
+        self.answered_before.store(answered, Ordering::Relaxed);
+        self.signal_ns.store(now_ns, Ordering::Release);
+    }
+
+    fn signal_ns(&self) -> Option<u64> {
+        Some(self.signal_ns.load(Ordering::Acquire)).filter(|&at| at != 0)
     }
 }
 
@@ -59,6 +74,8 @@ pub struct Account {
     pub answered: u64,
     /// Requests that ended without a whole response because their client went away or broke off.
     pub aborted: u64,
+    /// Of these, requests answered after the signal to stop.
+    pub drained: u64,
     /// Requests begun and not finished.
     pub in_flight: u64,
     /// Requests that were in flight when the replica ended, and connections that had left HTTP (a WebSocket).
@@ -69,6 +86,14 @@ pub struct Account {
     pub last_accept_ns: u64,
     /// When the last response was finished, in monotonic nanoseconds; 0 if none was.
     pub last_response_ns: u64,
+    /// When the replica was told to stop, in monotonic nanoseconds; `None` before.
+    pub signal_ns: Option<u64>,
+    /// From there to the last accepted connection, in nanoseconds; 0 if that was earlier, `None` if there is no such span.
+    pub signal_to_last_accept_ns: Option<u64>,
+    /// From there to the end of the last response, likewise.
+    pub signal_to_last_response_ns: Option<u64>,
+    /// From there to the end of the replica, of which this account is then a part; `None` before it has ended.
+    pub signal_to_exit_ns: Option<u64>,
     /// Idle connections that the replica closed of its own accord.
     pub connections_closed_idle: u64,
     /// Connections accepted from a listener that a sibling had bound.
@@ -91,8 +116,19 @@ pub struct Account {
 
 impl Account {
     pub(crate) fn new(state: State, ledger: &Ledger, traffic: &Traffic, cut: u64) -> Self {
+        let signal_ns = traffic.signal_ns();
+        let before = traffic.answered_before.load(Ordering::Relaxed);
+        let since_signal = |at: u64| signal_ns.filter(|_| at != 0).map(|signal| at.saturating_sub(signal));
+        let last_accept_ns = traffic.last_accept_ns.load(Ordering::Relaxed);
+        let last_response_ns = ledger.last_response_ns().unwrap_or(0);
+        let exit_ns = if state == State::Stopped { monotonic_ns() } else { 0 };
         Self {
             state,
+            drained: signal_ns.map_or(0, |_| ledger.answered().saturating_sub(before)),
+            signal_ns,
+            signal_to_last_accept_ns: since_signal(last_accept_ns),
+            signal_to_last_response_ns: since_signal(last_response_ns),
+            signal_to_exit_ns: since_signal(exit_ns),
             accepted: traffic.accepted.get(),
             answered: ledger.answered(),
             aborted: ledger.aborted(),
@@ -100,8 +136,8 @@ impl Account {
             begun: ledger.begun(),
             cut,
             connections: ledger.connections(),
-            last_accept_ns: traffic.last_accept_ns.load(Ordering::Relaxed),
-            last_response_ns: ledger.last_response_ns().unwrap_or(0),
+            last_accept_ns,
+            last_response_ns,
             connections_closed_idle: traffic.connections_closed_idle.get(),
             accepted_for_sibling: traffic.accepted_for_sibling.get(),
             listeners_given: traffic.listeners_given.get(),
@@ -121,6 +157,7 @@ impl Account {
             ("connections_accepted", "Connections accepted.", self.accepted),
             ("requests_begun", "Requests whose head was read.", self.begun),
             ("requests_answered", "Requests answered whole.", self.answered),
+            ("requests_drained", "Requests answered after the signal to stop.", self.drained),
             ("requests_aborted", "Requests whose client went away.", self.aborted),
             ("requests_cut", "Requests in flight when the replica ended.", self.cut),
             (
@@ -196,6 +233,27 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), total);
+    }
+
+    #[test]
+    fn what_happened_after_the_signal_is_told_in_spans() {
+        let (ledger, traffic) = (Ledger::default(), Traffic::default());
+        ledger.answer(2, 30);
+        traffic.accept(20);
+        let account = |state| Account::new(state, &ledger, &traffic, 0);
+        let spans =
+            |account: &Account| (account.signal_to_last_accept_ns, account.signal_to_last_response_ns);
+        let before = account(State::Ready);
+        assert_eq!((before.signal_ns, before.drained, spans(&before)), (None, 0, (None, None)));
+        traffic.stop(25, ledger.answered());
+        let early = account(State::Draining);
+        assert_eq!((early.drained, spans(&early)), (0, (Some(0), Some(5))));
+        ledger.answer(3, 40);
+        traffic.accept(37);
+        let late = account(State::Draining);
+        assert_eq!((late.drained, spans(&late)), (3, (Some(12), Some(15))));
+        assert_eq!(late.signal_to_exit_ns, None);
+        assert!(account(State::Stopped).signal_to_exit_ns.is_some_and(|span| span > 0));
     }
 
     #[test]

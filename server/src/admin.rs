@@ -22,6 +22,8 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -217,18 +219,9 @@ pub struct Readiness {
 pub fn ask_ready(addr: &AdminAddress, timeout: Duration) -> io::Result<Readiness> {
     match addr {
         AdminAddress::Abstract(name) => {
-            let name = unix::SocketAddr::from_abstract_name(name)?;
-            let stream = unix::UnixStream::connect_addr(&name)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            ask(stream)
+            ask_unix(&SocketAddrUnix::new_abstract_name(name.as_bytes())?, timeout)
         }
-        AdminAddress::Path(path) => {
-            let stream = unix::UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            ask(stream)
-        }
+        AdminAddress::Path(path) => ask_unix(&SocketAddrUnix::new(path)?, timeout),
         AdminAddress::Tcp(addr) => {
             let stream = net::TcpStream::connect_timeout(addr, timeout)?;
             stream.set_read_timeout(Some(timeout))?;
@@ -236,6 +229,15 @@ pub fn ask_ready(addr: &AdminAddress, timeout: Duration) -> io::Result<Readiness
             ask(stream)
         }
     }
+}
+
+fn ask_unix(addr: &SocketAddrUnix, timeout: Duration) -> io::Result<Readiness> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // The time to send is also the time that connect(2) waits for room in the backlog (socket(7)).
+    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(timeout))?;
+    connect(&socket, addr)?;
+    ask(unix::UnixStream::from(socket))
 }
 
 fn ask(mut stream: impl Read + Write) -> io::Result<Readiness> {
@@ -271,6 +273,26 @@ mod tests {
         for text in ["unix:@a.admin", "unix:/run/a.sock", "127.0.0.1:9000", "[::1]:9000"] {
             assert_eq!(text.parse::<AdminAddress>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_replica_that_accepts_no_question_is_not_waited_for() {
+        let name = format!("hitless-test.{}.full", std::process::id());
+        let addr = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+        let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let listener = socket(SocketFlags::CLOEXEC);
+        rustix::net::bind(&listener, &addr).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+            if connect(&client, &addr).is_err() {
+                break;
+            }
+            waiting.push(client);
+        }
+        let asked = ask_ready(&AdminAddress::Abstract(name), Duration::from_millis(20));
+        assert_eq!(asked.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

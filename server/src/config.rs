@@ -55,7 +55,7 @@ pub(crate) struct ServerConfig {
     goodbye_after: Duration,
     handover: Option<HandoverAddress>,
     admin: AdminAddress,
-    limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 /// The testbed's HTTP server: it can be stopped, replaced and upgraded under load.

@@ -1,6 +1,7 @@
 //! The testbed's server: arguments become a configuration, the configuration a running server, its report an exit code.
 
 mod config;
+mod descriptors;
 mod log;
 mod routes;
 
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
 
 fn serve(config: ServerConfig) -> ExitCode {
     let name: Arc<str> = config.name.as_str().into();
+    if let Some(warning) = descriptors::make_room_for(config.limits.max_connections) {
+        eprintln!("warning: {warning}");
+    }
     let log = match Log::to_stdout() {
         Ok(log) => Arc::new(log),
         Err(error) => return fail(&format!("failed to start the log's thread: {error}")),

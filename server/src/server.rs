@@ -237,7 +237,9 @@ impl Server {
             signal = signals.next() => Cause::Signal(signal),
             () = &mut stop => Cause::Request,
         };
-        replica.observer.emit(Event::SignalReceived { signal: cause.to_string() });
+        let signal_ns = monotonic_ns();
+        replica.traffic.stop(signal_ns, replica.ledger.answered());
+        replica.observer.emit_at(signal_ns, Event::SignalReceived { signal: cause.to_string() });
         if self.strategy == Strategy::Normal {
             let report = end_at_once(&replica, cause);
             listeners.close().await;

@@ -26,7 +26,8 @@ pub fn place(group: &str, slot: usize) -> SockAddr {
     SockAddr::unix(format!("\0{group}.{slot}")).unwrap()
 }
 
-fn socket() -> Socket {
+/// A socket of the kind that siblings use.
+pub fn socket() -> Socket {
     let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
@@ -123,6 +124,16 @@ pub fn host(place: &SockAddr) -> Socket {
     listening.bind(place).unwrap();
     listening.listen(16).unwrap();
     listening
+}
+
+/// Every name of a group, taken by somebody who answers nobody.
+pub fn claimed_names(group: &str) -> Vec<Socket> {
+    let take = |slot| {
+        let socket = socket();
+        socket.bind(&place(group, slot)).unwrap();
+        socket
+    };
+    (0..64).map(take).collect()
 }
 
 /// A listener beside that of the replica.

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::Value;
-use support::{Client, Failure, Replica, is_refused, unique};
+use support::{Client, Failure, Replica, UPLOADED, connection_to, is_refused, unique};
 
 const HANDOVER: &[&str] = &["--preset", "handover"];
 
@@ -17,17 +17,6 @@ fn pair() -> (Replica, Replica) {
 /// Starts a replica anew under its name, on its port.
 fn restart(replica: &Replica) -> Replica {
     Replica::start_named(&replica.name, &replica.addr.to_string(), HANDOVER)
-}
-
-/// A connection that `replica` serves (the kernel chooses).
-fn connection_to(replica: &Replica) -> Client {
-    for _ in 0..1000 {
-        let mut client = replica.connect();
-        if client.get("/").replica() == replica.name {
-            return client;
-        }
-    }
-    panic!("never connected to {}", replica.name);
 }
 
 fn stop(mut replica: Replica) -> Value {
@@ -96,32 +85,50 @@ fn half_a_request_head_travels_with_its_connection() {
 fn a_busy_connection_is_handed_over_after_its_response() {
     let (mut first, second) = pair();
     let mut client = connection_to(&first);
-    client.ask("/?delay=500ms");
+    client.begin_upload();
     first.wait_until_in_flight(1);
     first.terminate();
     first.wait_for("handover_begun");
-    // Sent while the first is still busy with the one before.
-    client.ask("/");
+    // The next request comes with the end of the one that it is still busy with; whoever answers it, it is answered.
+    client.send("barGET / HTTP/1.1\r\nhost: test\r\n\r\n");
     let answer = client.answer();
     assert_eq!((answer.replica(), answer.is_last()), (first.name.as_str(), false));
+    assert_eq!(answer.text(), UPLOADED);
     let answer = client.answer();
     assert_eq!((answer.status, answer.is_last()), (200, false));
     let (code, exit) = first.wait();
     assert_eq!((code, &exit["connections_given"]), (0, &1.into()));
+    assert!((1..=2).contains(&exit["drained"].as_u64().unwrap()), "{exit:#}");
+    for span in ["signal_to_last_response_ns", "signal_to_exit_ns"] {
+        assert!(exit[span].as_u64().unwrap() > 0, "{exit:#}");
+    }
     assert_eq!(client.get("/").replica(), second.name);
+}
+
+#[test]
+fn what_comes_while_a_connection_is_busy_is_answered_by_the_sibling() {
+    let (mut first, second) = pair();
+    let mut client = connection_to(&first);
+    client.ask("/?delay=1s");
+    first.wait_until_in_flight(1);
+    first.terminate();
+    first.wait_for("handover_begun");
+    client.ask("/");
+    let names = [first.name.as_str(), second.name.as_str()];
+    assert_eq!([client.answer().replica(), client.answer().replica()], names);
 }
 
 #[test]
 fn an_upload_under_way_finishes_where_it_began_and_its_connection_lives_on() {
     let (mut first, second) = pair();
     let mut client = connection_to(&first);
-    client.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 6\r\n\r\nfoo");
+    client.begin_upload();
     first.wait_until_in_flight(1);
     first.terminate();
     first.wait_for("handover_begun");
-    client.send("bar");
+    client.end_upload();
     let answer = client.answer();
-    assert_eq!((answer.text(), answer.replica()), ("6 85944171f73967e8\n", first.name.as_str()));
+    assert_eq!((answer.text(), answer.replica()), (UPLOADED, first.name.as_str()));
     assert_eq!(first.wait().0, 0);
     assert_eq!(client.get("/").replica(), second.name);
 }
@@ -183,13 +190,14 @@ fn one_connection_outlives_twenty_restarts_of_both_replicas() {
     assert_eq!(first.account()["listeners_claimed"], 1);
 }
 
+/// So long that no test waits for its end.
+const LONG_LAME_DUCK: &[&str] = &["--preset", "handover", "--lame-duck", "50s", "--drain-timeout", "60s"];
+
 #[test]
 fn without_a_sibling_a_lame_duck_answers_and_says_that_it_closes() {
-    let mut replica = Replica::start(HANDOVER);
+    let mut replica = Replica::start(LONG_LAME_DUCK);
     let mut client = replica.connect();
     client.get("/");
-    let mut idle = replica.connect();
-    idle.get("/");
     replica.terminate();
     replica.wait_for("lame_duck");
     let answer = client.get("/");
@@ -197,6 +205,14 @@ fn without_a_sibling_a_lame_duck_answers_and_says_that_it_closes() {
     client.wait_until_closed();
     // New connections are served too.
     assert!(replica.connect().get("/").is_last());
+}
+
+#[test]
+fn after_the_lame_duck_nobody_listens_and_idle_connections_are_closed() {
+    let mut replica = Replica::start(&["--preset", "handover", "--lame-duck", "0s"]);
+    let mut idle = replica.connect();
+    idle.get("/");
+    replica.terminate();
     replica.wait_for("listener_closed");
     idle.wait_until_closed();
     let (code, exit) = replica.wait();
@@ -205,37 +221,96 @@ fn without_a_sibling_a_lame_duck_answers_and_says_that_it_closes() {
 }
 
 #[test]
-fn a_client_that_connected_just_before_the_end_is_still_answered() {
-    let mut replica = Replica::start(&["--preset", "handover", "--lame-duck", "0s"]);
-    let mut client = replica.connect();
+fn clients_that_wait_in_the_accept_queue_at_the_end_are_still_answered() {
+    let mut replica =
+        Replica::start(&["--preset", "handover", "--lame-duck", "0s", "--max-connections", "2"]);
+    let mut idle = [replica.connect(), replica.connect()];
+    for client in &mut idle {
+        client.get("/");
+    }
+    // The house is full: they wait outside.
+    let mut waiting: Vec<_> = (0..8).map(|_| replica.connect()).collect();
+    for client in &mut waiting {
+        client.ask("/");
+    }
     replica.terminate();
-    replica.wait_for("listener_closed");
-    let answer = client.get("/");
-    assert_eq!((answer.status, answer.is_last()), (200, true));
-    assert_eq!(replica.wait().0, 0);
+    for client in &mut waiting {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.is_last()), (200, true));
+    }
+    let (code, exit) = replica.wait();
+    assert_eq!((code, &exit["accepted"], &exit["drained"]), (0, &10.into(), &8.into()));
 }
 
 #[test]
-fn both_told_to_stop_at_once_answer_what_they_have_begun() {
+fn both_told_to_stop_at_once_answer_what_was_begun_what_is_idle_and_what_is_new() {
     let (mut first, mut second) = pair();
-    let mut clients = [connection_to(&first), connection_to(&second)];
-    for client in &mut clients {
-        client.ask("/?delay=300ms");
-    }
+    let mut busy = [connection_to(&first), connection_to(&second)];
+    let mut idle = [connection_to(&first), connection_to(&second)];
+    busy.iter_mut().for_each(Client::begin_upload);
     first.wait_until_in_flight(1);
     second.wait_until_in_flight(1);
-    first.terminate();
-    second.terminate();
-    for client in &mut clients {
+    // Neither sees its signal before the other one has it too.
+    for replica in [&first, &second] {
+        replica.freeze();
+    }
+    for replica in [&first, &second] {
+        replica.terminate();
+    }
+    let mut new: Vec<_> = (0..16).map(|_| first.connect()).collect();
+    for client in idle.iter_mut().chain(&mut new) {
+        client.ask("/");
+    }
+    busy.iter_mut().for_each(Client::end_upload);
+    for replica in [&first, &second] {
+        replica.thaw();
+    }
+    for client in idle.iter_mut().chain(&mut new) {
         assert_eq!(client.answer().text(), "hello world");
     }
-    assert_eq!((first.wait().0, second.wait().0), (0, 0));
+    for client in &mut busy {
+        assert_eq!(client.answer().text(), UPLOADED);
+    }
+    for replica in [&mut first, &mut second] {
+        let (code, exit) = replica.wait();
+        assert_eq!((code, &exit["cut"]), (0, &0.into()), "{exit:#}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_lame_duck_at_once() {
+    let mut replica = Replica::start(LONG_LAME_DUCK);
+    let _client = replica.connect();
+    replica.terminate();
+    replica.wait_for("lame_duck");
+    replica.terminate();
+    let (code, exit) = replica.wait();
+    assert_eq!((code, &exit["cut"]), (143, &0.into()));
+    assert!(is_refused(replica.addr));
+}
+
+#[test]
+fn a_second_signal_ends_a_handover_at_once_and_takes_nothing_from_the_sibling() {
+    let (mut first, second) = pair();
+    let (mut busy, mut idle) = (connection_to(&first), connection_to(&first));
+    busy.begin_upload();
+    first.wait_until_in_flight(1);
+    first.terminate();
+    first.wait_for("handover_begun");
+    first.wait_until("given", |account| account["connections_given"] == 1);
+    first.signal("INT");
+    let (code, exit) = first.wait();
+    assert_eq!((code, &exit["cut"]), (130, &1.into()), "{exit:#}");
+    assert!(matches!(busy.try_answer().unwrap_err(), Failure::Empty | Failure::Reset));
+    assert_eq!(idle.get("/").replica(), second.name);
+    for _ in 0..50 {
+        assert_eq!(second.connect().get("/").replica(), second.name);
+    }
 }
 
 #[test]
 fn a_lame_duck_gives_everything_to_the_next_generation() {
-    let long = &["--preset", "handover", "--lame-duck", "20s", "--drain-timeout", "30s"];
-    let mut old = Replica::start(long);
+    let mut old = Replica::start(LONG_LAME_DUCK);
     let mut client = old.connect();
     client.get("/");
     let mut unread = old.connect();
@@ -320,17 +395,16 @@ fn a_sibling_of_another_preset_is_no_sibling() {
 }
 
 #[test]
-fn a_sibling_that_takes_no_connection_in_time_is_met_by_the_drain_timeout() {
-    let first = Replica::start(&["--preset", "handover", "--drain-timeout", "300ms"]);
+fn a_request_that_outlasts_the_drain_is_cut_and_counted() {
+    let mut first = Replica::start(&["--preset", "handover", "--drain-timeout", "300ms"]);
     let second = Replica::start_at(&first.addr.to_string(), HANDOVER);
-    let mut first = first;
     let mut client = connection_to(&first);
-    client.ask("/?delay=20s");
+    client.begin_upload();
     first.wait_until_in_flight(1);
     first.terminate();
     assert_eq!(first.wait_for("drain_timeout")["cut"], 1);
     assert_eq!(first.wait().0, 3);
-    assert_eq!(client.try_answer().unwrap_err(), Failure::Empty);
+    assert!(matches!(client.try_answer().unwrap_err(), Failure::Empty | Failure::Reset));
     assert_eq!(second.connect().get("/").status, 200);
 }
 

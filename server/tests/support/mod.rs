@@ -20,6 +20,9 @@ use serde_json::Value;
 /// How long a test waits for anything before it calls it missing.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What an upload is answered.
+pub const UPLOADED: &str = "6 85944171f73967e8\n";
+
 /// A running replica; killed when dropped.
 pub struct Replica {
     child: Child,
@@ -234,6 +237,17 @@ impl Drop for Replica {
     }
 }
 
+/// A connection that `replica` serves (the kernel chooses).
+pub fn connection_to(replica: &Replica) -> Client {
+    for _ in 0..1000 {
+        let mut client = replica.connect();
+        if client.get("/").replica() == replica.name {
+            return client;
+        }
+    }
+    panic!("never connected to {}", replica.name);
+}
+
 /// One TCP connection that speaks HTTP/1.1 by hand.
 pub struct Client {
     stream: TcpStream,
@@ -322,6 +336,16 @@ impl Client {
             assert!(Instant::now() < deadline, "the server does not read");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Begins a request that is in flight until the test [ends](Self::end_upload) it.
+    pub fn begin_upload(&mut self) {
+        self.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 6\r\n\r\nfoo");
+    }
+
+    /// Sends the rest of it; the answer is [`UPLOADED`].
+    pub fn end_upload(&mut self) {
+        self.send("bar");
     }
 
     /// Sends a GET request and does not wait for its answer.

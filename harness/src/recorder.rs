@@ -107,6 +107,8 @@ pub struct Live {
     pub restarts: usize,
     /// Whose was the last of them.
     pub restarting: Option<Arc<str>>,
+    /// Restarts that came to their end: the replica was ready again and answered.
+    pub ended: usize,
     /// For each replica that gave its name: the latest start of a request that it answered.
     answered_by_name: BTreeMap<Arc<str>, Moment>,
     /// The latest start of any request that was answered.
@@ -376,6 +378,7 @@ impl Scribe {
             self.live.restarts += 1;
             self.live.restarting = Some(Arc::clone(replica));
         }
+        self.live.ended += usize::from(matches!(step, RestartStep::Answered));
         self.log.restart(at, id.0, step.clone());
         self.recording.take_step(id, at, step);
     }

@@ -103,7 +103,9 @@ pub async fn run(
     };
     let recorder = Recorder::start(&scenario.cohorts, EventLog::create(&directory, head)?);
     let (Experiment { recording, loose_ends }, replicas) = {
-        let restarts = scenario.replicas * scenario.rounds as usize;
+        // How many replicas a project has is known when its containers are looked up.
+        let is_project = matches!(scenario.subject, Subject::Compose { .. });
+        let restarts = (!is_project).then_some(scenario.replicas * scenario.rounds as usize);
         let _progress = Progress::show(display, recorder.live(), restarts);
         let outputs = OutputFiles::in_directory(&directory);
         experiment_with(engine, &id, scenario, recorder, outputs, interrupt).await?

@@ -84,6 +84,8 @@ fn owned(pair: (&str, &str)) -> (String, String) {
 
 const METRICS: &str = r#"hitless_requests_total{subject="a b",cohort="fresh"} 900
 hitless_requests_total{subject="a b",cohort="slow"} 100
+hitless_failed_total{subject="a b",cohort="fresh"} 3
+hitless_failed_total{subject="a b",cohort="slow"} 2
 hitless_failures_total{subject="a b",cohort="fresh",class="refused"} 3
 hitless_failures_total{subject="a b",cohort="fresh",class="harness_resource"} 40
 hitless_failures_total{subject="a b",cohort="slow",class="truncated"} 2"#;
@@ -181,13 +183,19 @@ fn every_input_of_the_action_reaches_the_script() {
         fs::read_to_string(here.join("action.yml")).unwrap(),
         fs::read_to_string(here.join("run.sh")).unwrap(),
     );
-    let passed: Vec<&str> = action
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("INPUT_")?.split_once(':'))
-        .map(|pair| pair.0)
-        .collect();
+    let passed: Vec<(&str, &str)> =
+        action.lines().filter_map(|line| line.trim().strip_prefix("INPUT_")?.split_once(": ")).collect();
     assert!(passed.len() > 10);
-    for name in passed {
+    for (name, value) in &passed {
         assert!(script.contains(&format!("INPUT_{name}")), "run.sh does not read INPUT_{name}");
+        let input = name.to_lowercase().replace('_', "-");
+        assert_eq!(*value, format!("${{{{ inputs.{input} }}}}"));
+    }
+    let (_, inputs) = action.split_once("\ninputs:\n").unwrap();
+    let (inputs, _) = inputs.split_once("\noutputs:\n").unwrap();
+    let declared = inputs.lines().filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'));
+    for input in declared.filter(|input| !input.starts_with(' ') && *input != "artifact") {
+        let name = input.to_uppercase().replace('-', "_");
+        assert!(passed.iter().any(|(passed, _)| *passed == name), "the input {input} is not passed on");
     }
 }

@@ -64,10 +64,9 @@ if [[ -f $report_dir/summary.md ]]; then
     summary=$report_dir/summary.md
 fi
 if [[ -f $report_dir/metrics.txt ]]; then
-    requests=$(awk '/^hitless_requests_total\{/ { sum += $NF } END { printf "%d", sum }' "$report_dir/metrics.txt")
-    # As in the report, the harness's own shortages are no failures.
-    failed=$(awk '/^hitless_failures_total\{/ && !/class="harness_resource"/ { sum += $NF } END { printf "%d", sum }' \
-        "$report_dir/metrics.txt")
+    sum() { awk -v name="$1{" 'index($0, name) == 1 { sum += $NF } END { printf "%d", sum }' "$report_dir/metrics.txt"; }
+    requests=$(sum hitless_requests_total)
+    failed=$(sum hitless_failed_total)
 fi
 output verdict "$verdict"
 output requests "$requests"

@@ -36,7 +36,23 @@ pub fn render(report: &Report) -> String {
         out.sample("hitless_requests_total", &labels, cohort.counts.requests as f64);
     }
 
-    out.family("hitless_failures", "counter", "", "Requests that failed, by cohort and class.");
+    out.family(
+        "hitless_failed",
+        "counter",
+        "",
+        "Requests that failed, but for the harness's own shortages, by cohort.",
+    );
+    for cohort in &report.cohorts {
+        let labels = [subject[0], ("cohort", &cohort.name)];
+        out.sample("hitless_failed_total", &labels, cohort.counts.failed as f64);
+    }
+
+    out.family(
+        "hitless_failures",
+        "counter",
+        "",
+        "Requests that failed, by cohort and class; harness_resource is the harness's own shortage.",
+    );
     for cohort in &report.cohorts {
         for class in FailureClass::ALL {
             let failed = cohort.counts.by_class.get(&class).copied().unwrap_or(0);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "the doc comments are the help text of a terminal, not Markdown")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -57,7 +57,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Render a run's report again, from its report.json, or from its events.jsonl if the run was killed.
+    /// Render a run's report again, from its report.json, or from its events.jsonl if the run was killed. The exit code
+    /// is that of the run's verdict.
+    #[command(after_help = EXIT_CODES)]
     Report {
         /// The directory of the run, or one of these files.
         path: PathBuf,
@@ -119,8 +121,12 @@ pub(crate) enum Command {
         /// Which shell.
         shell: Shell,
     },
-    /// Print the manual page, in roff.
-    Man,
+    /// Print the manual page, in roff, or write it and one for each command into a directory.
+    Man {
+        /// Where the pages go: `hitless.1`, `hitless-run.1` and so on.
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
 }
 
 /// A ratio that can be a tolerance.
@@ -138,19 +144,23 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// The manual page: the program's, then one for each of its commands.
+/// The program's manual page.
 ///
 /// # Errors
 /// Never in practice: the page is written to memory.
 pub(crate) fn manual() -> std::io::Result<Vec<u8>> {
-    let mut command = Cli::command();
-    command.build();
     let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for part in command.get_subcommands().filter(|part| !part.is_hide_set()) {
-        clap_mangen::Man::new(part.clone()).render(&mut page)?;
-    }
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
     Ok(page)
+}
+
+/// Writes the program's manual page and one for each of its commands.
+///
+/// # Errors
+/// The directory cannot be made, or a page cannot be written.
+pub(crate) fn write_manual(directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory)
 }
 
 /// What is printed; the files of the report are written in any case.
@@ -333,17 +343,40 @@ impl RunArgs {
 mod tests {
     use super::*;
 
+    /// The names of the commands that a person is shown.
+    fn commands() -> Vec<String> {
+        let command = Cli::command();
+        command.get_subcommands().map(|command| command.get_name().to_owned()).collect()
+    }
+
     #[test]
-    fn manual_and_completions_know_every_command() {
-        let page = String::from_utf8(manual().unwrap()).unwrap();
+    fn completions_know_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = String::from_utf8(completions(shell)).unwrap();
-            for command in Cli::command().get_subcommands() {
-                assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
+            let words: Vec<&str> =
+                script.split(|sign: char| !sign.is_ascii_alphanumeric() && sign != '-').collect();
+            for command in commands() {
+                assert!(words.contains(&command.as_str()), "{shell}: {command}");
             }
         }
-        for command in Cli::command().get_subcommands() {
-            assert!(page.contains(command.get_name()), "{}", command.get_name());
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        write_manual(directory.path()).unwrap();
+        let page = |name: &str| std::fs::read_to_string(directory.path().join(format!("{name}.1"))).unwrap();
+        assert!(commands().len() > 5);
+        let names = commands().into_iter().map(|command| format!("hitless-{command}"));
+        for name in names.chain(["hitless".to_owned()]) {
+            let titles: Vec<String> =
+                page(&name).lines().filter(|line| line.starts_with(".TH")).map(ToOwned::to_owned).collect();
+            assert_eq!(titles.len(), 1, "{name}: {titles:?}");
+            assert!(titles[0].starts_with(&format!(".TH {name} 1")), "{titles:?}");
+        }
+        assert_eq!(String::from_utf8(manual().unwrap()).unwrap().matches("\n.TH").count(), 1);
+        for flag in [r"\-\-budget", r"\-\-until\-failure", r"\-\-report\-dir"] {
+            assert!(page("hitless-run").contains(flag), "{flag}");
         }
     }
 

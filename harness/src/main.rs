@@ -3,6 +3,7 @@
 mod cli;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -49,12 +50,18 @@ enum MainError {
     Files(#[from] FilesError),
     #[error(transparent)]
     Compare(#[from] CompareError),
+    #[error("failed to write the manual into {0}: {1}; choose another directory with --output")]
+    Manual(String, std::io::Error),
 }
 
 impl MainError {
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::ScenarioFile(..) | Self::Files(_) | Self::Compare(_) => 2,
+            Self::Usage(_)
+            | Self::ScenarioFile(..)
+            | Self::Files(_)
+            | Self::Compare(_)
+            | Self::Manual(..) => 2,
             Self::Run(RunError::Interrupted) => 4,
             Self::Run(_) | Self::Runtime(_) | Self::Image(_) | Self::Selftest(_) => 3,
         }
@@ -76,42 +83,9 @@ async fn main() -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<u8, MainError> {
     match command {
-        Command::Run { run: args, output } => {
-            let options = options(args)?;
-            let mut scenario = Scenario::from_options(&options)?;
-            if server_of(&scenario).await? == Server::Anybodys {
-                scenario = Scenario::of_project(&options, Server::Anybodys)?;
-            }
-            let (report, directory) = run(&scenario, &command_line(), display(output), &interrupt()).await?;
-            tell(output, &report, &json::render(&report), || {
-                format!("{}report: {}\n", terminal::render(&report, style()), directory.display())
-            });
-            Ok(exit_code(report.verdict))
-        }
-        Command::Matrix { run: args, output } => {
-            let scenarios = matrix::scenarios(&options(args)?, &Preset::ALL)?;
-            let runs = matrix::carry_out(&scenarios, &command_line(), display(output), &interrupt()).await?;
-            let (reports, directories): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
-            match output.format {
-                Format::Json => print(&json::render_all(&reports)),
-                Format::Text if output.quiet => {}
-                Format::Text => {
-                    print(&format!("{}\n", matrix::render(&reports, style())));
-                    for directory in directories {
-                        print(&format!("report: {}\n", directory.display()));
-                    }
-                }
-            }
-            reports.iter().for_each(publish);
-            Ok(reports.iter().map(|report| exit_code(report.verdict)).max().unwrap_or(4))
-        }
-        Command::Report { path, output } => {
-            let report = files::read(&path)?;
-            let directory = if path.is_dir() { &path } else { path.parent().unwrap_or(&path) };
-            files::write(&report, directory)?;
-            tell(output, &report, &json::render(&report), || terminal::render(&report, style()));
-            Ok(exit_code(report.verdict))
-        }
+        Command::Run { run: args, output } => carry_out(args, output).await,
+        Command::Matrix { run: args, output } => carry_out_presets(args, output).await,
+        Command::Report { path, output } => render_again(&path, output),
         Command::Compare { base, new, tolerance, format, markdown, quiet } => {
             let comparison = Comparison::of(&compare::read(&base)?, &compare::read(&new)?, tolerance);
             match format {
@@ -123,56 +97,102 @@ async fn dispatch(command: Command) -> Result<u8, MainError> {
             Ok(exit_code(comparison.outcome.verdict()))
         }
         Command::Doctor { port } => Ok(examine(port).await),
-        Command::Selftest { url, report_dir } => {
-            let findings = selftest::carry_out(&url, &report_dir, progress(), &interrupt()).await?;
-            print(&format!("{}\n", selftest::render(&findings, style())));
-            let is_complete = findings.len() == selftest::CASES.len();
-            let is_right = findings.iter().all(|finding| finding.is_right);
-            Ok(if !is_right {
-                1
-            } else if is_complete {
-                0
-            } else {
-                4
-            })
-        }
-        Command::Clean { all } => {
-            let cleaned = clean(&Engine::connect().await?, all).await?;
-            for name in &cleaned.removed {
-                print(&format!("removed {name}\n"));
-            }
-            for name in &cleaned.in_use {
-                print(&format!("left {name}: its run goes on (--all removes it too)\n"));
-            }
-            for name in &cleaned.out_of_sight {
-                print(&format!(
-                    "left {name}: its run is of another host or container (--all removes it too)\n"
-                ));
-            }
-            if cleaned == Cleaned::default() {
-                print("nothing is left of any run\n");
-            }
-            Ok(0)
-        }
-        Command::Image { tag, print_dockerfile } => {
-            let checkout = Checkout::find()?;
-            if print_dockerfile {
-                print(&checkout.dockerfile(&Artifact::SERVER)?.0);
-            } else {
-                image::build(&Engine::connect().await?, &checkout, &Artifact::SERVER, &tag).await?;
-                print(&format!("built image {tag}\n"));
-            }
-            Ok(0)
-        }
+        Command::Selftest { url, report_dir } => prove(&url, &report_dir).await,
+        Command::Clean { all } => clean_up(all).await,
+        Command::Image { tag, print_dockerfile } => provide_image(&tag, print_dockerfile).await,
         Command::Completions { shell } => {
             let _ = std::io::stdout().write_all(&cli::completions(shell));
             Ok(0)
         }
-        Command::Man => {
+        Command::Man { output: None } => {
             let _ = cli::manual().and_then(|page| std::io::stdout().write_all(&page));
             Ok(0)
         }
+        Command::Man { output: Some(directory) } => {
+            cli::write_manual(&directory)
+                .map_err(|error| MainError::Manual(directory.display().to_string(), error))?;
+            Ok(0)
+        }
     }
+}
+
+async fn carry_out(args: RunArgs, output: OutputArgs) -> Result<u8, MainError> {
+    let options = options(args)?;
+    let mut scenario = Scenario::from_options(&options)?;
+    if server_of(&scenario).await? == Server::Anybodys {
+        scenario = Scenario::of_project(&options, Server::Anybodys)?;
+    }
+    let (report, directory) = run(&scenario, &command_line(), display(output), &interrupt()).await?;
+    tell(output, &report, &json::render(&report), || {
+        format!("{}report: {}\n", terminal::render(&report, style()), directory.display())
+    });
+    Ok(exit_code(report.verdict))
+}
+
+async fn carry_out_presets(args: RunArgs, output: OutputArgs) -> Result<u8, MainError> {
+    let scenarios = matrix::scenarios(&options(args)?, &Preset::ALL)?;
+    let runs = matrix::carry_out(&scenarios, &command_line(), display(output), &interrupt()).await?;
+    let (reports, directories): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    match output.format {
+        Format::Json => print(&json::render_all(&reports)),
+        Format::Text if output.quiet => {}
+        Format::Text => {
+            print(&format!("{}\n", matrix::render(&reports, style())));
+            for directory in directories {
+                print(&format!("report: {}\n", directory.display()));
+            }
+        }
+    }
+    reports.iter().for_each(publish);
+    Ok(reports.iter().map(|report| exit_code(report.verdict)).max().unwrap_or(4))
+}
+
+fn render_again(path: &Path, output: OutputArgs) -> Result<u8, MainError> {
+    let report = files::read(path)?;
+    let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+    files::write(&report, directory)?;
+    tell(output, &report, &json::render(&report), || terminal::render(&report, style()));
+    Ok(exit_code(report.verdict))
+}
+
+async fn prove(url: &str, report_dir: &Path) -> Result<u8, MainError> {
+    let findings = selftest::carry_out(url, report_dir, progress(), &interrupt()).await?;
+    print(&format!("{}\n", selftest::render(&findings, style())));
+    let is_complete = findings.len() == selftest::CASES.len();
+    let is_right = findings.iter().all(|finding| finding.is_right);
+    Ok(match (is_right, is_complete) {
+        (false, _) => 1,
+        (true, true) => 0,
+        (true, false) => 4,
+    })
+}
+
+async fn clean_up(all: bool) -> Result<u8, MainError> {
+    let cleaned = clean(&Engine::connect().await?, all).await?;
+    for name in &cleaned.removed {
+        print(&format!("removed {name}\n"));
+    }
+    for name in &cleaned.in_use {
+        print(&format!("left {name}: its run goes on (--all removes it too)\n"));
+    }
+    for name in &cleaned.out_of_sight {
+        print(&format!("left {name}: its run is of another host or container (--all removes it too)\n"));
+    }
+    if cleaned == Cleaned::default() {
+        print("nothing is left of any run\n");
+    }
+    Ok(0)
+}
+
+async fn provide_image(tag: &str, is_printed: bool) -> Result<u8, MainError> {
+    let checkout = Checkout::find()?;
+    if is_printed {
+        print(&checkout.dockerfile(&Artifact::SERVER)?.0);
+    } else {
+        image::build(&Engine::connect().await?, &checkout, &Artifact::SERVER, tag).await?;
+        print(&format!("built image {tag}\n"));
+    }
+    Ok(0)
 }
 
 /// Prints a report as it was asked for, and gives it to the pipeline if there is one.

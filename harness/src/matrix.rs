@@ -8,7 +8,7 @@ use crate::load::cohort::CohortKind;
 use crate::progress::Display;
 use crate::report::Report;
 use crate::report::digest::Ends;
-use crate::report::terminal::{Style, table};
+use crate::report::terminal::{Style, painted, table};
 use crate::report::text::short_ms;
 use crate::run::{RunError, run};
 use crate::scenario::{Options, Preset, Scenario, ScenarioError};
@@ -74,10 +74,11 @@ pub fn render(reports: &[Report], style: Style) -> String {
             other.to_string(),
             short_ms(slowest(report)),
             shares(report),
-            style.paint(report.verdict, report.verdict.name()),
+            report.verdict.name().to_owned(),
         ]);
     }
-    table.to_string()
+    let verdicts: Vec<_> = reports.iter().map(|report| (report.verdict, report.verdict.name())).collect();
+    painted(&table, style, &verdicts)
 }
 
 /// The slowest answer of the cohorts that are not slow on purpose.

@@ -13,7 +13,7 @@ use crate::failure::FailureClass;
 use crate::image::{self, Artifact, ImageError};
 use crate::phase::Phase;
 use crate::progress::Display;
-use crate::report::terminal::{Style, table};
+use crate::report::terminal::{Style, painted, table};
 use crate::report::{FailureInfo, Report};
 use crate::run::{RunError, run};
 use crate::runtime::docker::engine::Engine;
@@ -330,21 +330,45 @@ impl Expected {
 #[must_use]
 pub fn render(findings: &[Finding], style: Style) -> String {
     let mut table = table(&["server", "expected", "seen", ""]);
+    let mut words = Vec::new();
     for finding in findings {
-        let (verdict, word) = if finding.is_right { (Verdict::Pass, "ok") } else { (Verdict::Fail, "WRONG") };
+        let word = if finding.is_right { (Verdict::Pass, "ok") } else { (Verdict::Fail, "WRONG") };
+        words.push(word);
         table.add_row([
             finding.case.name.to_owned(),
             finding.case.expected.words(),
             finding.seen.clone(),
-            style.paint(verdict, word),
+            word.1.to_owned(),
         ]);
     }
-    table.to_string()
+    painted(&table, style, &words)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn table_of_the_findings_keeps_its_80_columns_and_its_words_whole() {
+        let findings: Vec<Finding> = CASES
+            .iter()
+            .map(|case| Finding {
+                case,
+                seen: "refused 1,234, and ".repeat(6) + "ok",
+                is_right: case.name.len() % 2 == 0,
+            })
+            .collect();
+        let plain = render(&findings, Style::Plain);
+        assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+        let coloured = render(&findings, Style::Coloured);
+        let right = findings.iter().filter(|finding| finding.is_right).count();
+        assert_eq!(coloured.matches("\u{1b}[1;32mok\u{1b}[0m").count(), right, "{coloured}");
+        assert_eq!(
+            coloured.matches("\u{1b}[1;31mWRONG\u{1b}[0m").count(),
+            findings.len() - right,
+            "{coloured}"
+        );
+    }
 
     #[test]
     fn every_case_is_a_scenario_that_can_be_run() {

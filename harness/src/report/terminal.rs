@@ -89,6 +89,24 @@ pub fn table(header: &[&str]) -> Table {
     table
 }
 
+/// A table whose rows end with these words, each in the colour of its verdict. They are painted when the table is laid
+/// out, since a colour's escape codes would be taken for text and torn.
+#[must_use]
+pub fn painted(table: &Table, style: Style, words: &[(Verdict, &str)]) -> String {
+    let mut words = words.iter().peekable();
+    let lines = table.to_string();
+    let mut paint = |line: &str| {
+        let (verdict, word) = words.peek()?;
+        // The lines that follow the first one of a row have nothing in the last column.
+        let rest = line.strip_suffix(' ').unwrap_or(line).strip_suffix(word)?.strip_suffix(' ')?;
+        words.next();
+        Some(format!("{rest} {}", style.paint(*verdict, word)))
+    };
+    let lines: Vec<String> =
+        lines.lines().map(|line| paint(line).unwrap_or_else(|| line.to_owned())).collect();
+    lines.join("\n")
+}
+
 fn cohort_table(report: &Report) -> Table {
     let mut table = table(&["cohort", "requests", "failed", "conns", "p50", "p99", "slowest", "95% bound"]);
     for cohort in &report.cohorts {

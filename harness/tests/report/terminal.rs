@@ -1,5 +1,10 @@
 //! What is printed: at most 80 columns, and plain unless a person looks at it.
 
+use hitless::matrix;
+use hitless::report::Report;
+use hitless::report::terminal::{self, Style};
+use hitless::summary::CohortSummary;
+
 use crate::runs::{self, Run};
 
 #[test]
@@ -56,4 +61,48 @@ fn run_that_was_killed_is_told_as_cut_off() {
     for file in ["report.html", "summary.md", "junit.xml", "report.json"] {
         assert!(runs::text(directory.path(), file).contains("the run was killed"), "{file} does not say it");
     }
+}
+
+/// Everything as wide as it gets: seven cohorts, counts of eight digits, replicas with long names.
+fn wide() -> Report {
+    let mut report = Run::failing().report();
+    let cohort = report.cohorts[0].clone();
+    report.cohorts = ["fresh", "pooled", "strict", "h2", "slow", "upload", "stream"]
+        .map(|name| {
+            let mut cohort = CohortSummary { name: name.to_owned(), ..cohort.clone() };
+            (cohort.counts.requests, cohort.counts.failed) = (12_345_678, 1_234_567);
+            cohort.connections_opened = 9_876_543;
+            (cohort.latency.p50, cohort.latency.p99, cohort.latency.max) = (1_234.0, 23_456.0, 123_456.0);
+            cohort.upper_bound_per_million = Some(189_622.1);
+            cohort
+        })
+        .to_vec();
+    report.totals.requests = 86_419_746;
+    for restart in &mut report.restarts {
+        restart.replica = "shop-frontend-7c9d8f6b5d-production-europe-west".repeat(3);
+        (restart.killed, restart.is_complete) = (true, false);
+    }
+    for replica in &mut report.replicas {
+        replica.name = "shop-frontend-7c9d8f6b5d-production-europe-west".repeat(3);
+    }
+    report
+}
+
+#[test]
+fn widest_report_keeps_its_80_columns_and_its_numbers_whole() {
+    let text = terminal::render(&wide(), Style::Plain);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    for whole in ["12345678", "1234567", "9876543", "1234 ms", "23.5 s", "123.5 s", "189,623 ppm", "upload"] {
+        let times = text.lines().filter(|line| line.contains(whole)).count();
+        assert!(times >= 1, "{whole} is torn apart:\n{text}");
+    }
+}
+
+#[test]
+fn table_of_the_presets_keeps_its_80_columns_and_has_colours_only_if_asked() {
+    let table = |style| matrix::render(&[wide(), Run::clean().report()], style);
+    let plain = table(Style::Plain);
+    assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
+    assert!(!plain.contains('\u{1b}') && table(Style::Coloured).contains("\u{1b}[1;31mfail"), "{plain}");
+    assert!(plain.contains("86419746") && plain.contains("fail") && plain.contains("pass"), "{plain}");
 }

@@ -229,6 +229,7 @@ fn a_connection_is_served_on_when_its_sibling_refuses_it() {
     replica.wait_for("lame_duck");
     assert!(client.get("/").is_last());
     assert_eq!(replica.wait().0, 0);
+    assert!(!replica.events().contains(&"listener_closed"), "it was given away before");
 }
 
 #[test]

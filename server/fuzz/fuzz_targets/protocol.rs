@@ -1,7 +1,13 @@
 //! The reader of what siblings send: no bytes make it panic, and whatever it takes for a message of its own version is
 //! written as those very bytes again.
 //!
-//! `cargo +nightly fuzz run protocol -- -max_total_time=600` in `server/`.
+//! ```sh
+//! mkdir -p fuzz/corpus/protocol
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run protocol fuzz/corpus/protocol fuzz/seeds/protocol -- -max_total_time=600
+//! ```
+//!
+//! in `server/`: what it finds goes to the first directory, what it begins with is in the second. A nightly compiler needs
+//! no `RUSTC_BOOTSTRAP`.
 
 #![no_main]
 
@@ -16,7 +22,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
     match message {
         // A newer version may add to the end of its hello, and that is not kept.
-        Message::Hello { versions, .. } if versions.newest > VERSION => assert!(bytes.starts_with(&message.encode())),
+        Message::Hello { versions, .. } if versions.newest > VERSION => {
+            assert!(bytes.starts_with(&message.encode()))
+        }
         _ => assert_eq!(message.encode(), bytes),
     }
 });

@@ -229,7 +229,22 @@ fn a_connection_is_served_on_when_its_sibling_refuses_it() {
     replica.wait_for("lame_duck");
     assert!(client.get("/").is_last());
     assert_eq!(replica.wait().0, 0);
-    assert!(!replica.events().contains(&"listener_closed"), "it was given away before");
+}
+
+#[test]
+fn a_replica_that_gave_its_listener_away_does_not_say_that_it_closed_it() {
+    let (mut replica, group) = replica(&["--lame-duck", "50ms"]);
+    let mut idle = replica.connect();
+    idle.get("/");
+    sibling(&group, replica.addr, |peer, id, _| {
+        peer.say(&Message::Refused { id, reason: Reason::Stopping });
+    });
+    replica.terminate();
+    idle.wait_until_closed();
+    let (code, exit) = replica.wait();
+    assert_eq!((code, &exit["connections_closed_idle"]), (0, &1.into()));
+    let events = replica.events();
+    assert!(events.contains(&"listener_given") && !events.contains(&"listener_closed"), "{events:?}");
 }
 
 #[test]

@@ -214,7 +214,15 @@ impl Outbox {
 mod tests {
     use futures_util::FutureExt;
 
+    use super::super::channel::{Channel, HandoverAddress, Slot};
+    use super::super::lane::Carrier;
+    use super::super::protocol::Message;
+    use super::super::{Group, Sibling};
     use super::*;
+    use crate::Limits;
+    use crate::event::Observer;
+    use crate::lifecycle::State;
+    use crate::replica::Replica;
 
     fn outbox(lanes: usize) -> (Outbox, Vec<mpsc::Receiver<Errand>>) {
         let outbox = Outbox::default();
@@ -273,6 +281,28 @@ mod tests {
         let (sender, _errands) = mpsc::channel(1);
         outbox.open(vec![Lane::new(sender)]);
         waits.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_from_a_silent_sibling_cannot_be_taken_by_it_any_more() {
+        let address = HandoverAddress::Abstract(format!("hitless-test.{}.silent", std::process::id()));
+        let slot = Slot::take(&address).unwrap();
+        let channel = Channel::connect(&address, slot.number).await.unwrap().unwrap();
+        let far = slot.accept().await.unwrap();
+        let observer = Observer::new("a".into(), Arc::new(|_| {}));
+        let replica = Arc::new(Replica::new("a".into(), Limits::default(), Vec::new(), observer));
+        let group = Group::new(address, replica, ([127, 0, 0, 1], 80).into());
+        let sibling = Sibling { channel, name: "b".into(), state: State::Ready };
+        let (lane, carrier) = Carrier::new(sibling, group);
+        let outbox = Outbox::default();
+        outbox.open(vec![Arc::clone(&lane)]);
+        // Keeps the carrier at work after it has given everything back, as another connection would.
+        let _under_way = lane.errands.reserve().await.unwrap();
+        let carrier = tokio::spawn(carrier.run());
+        let ticket = outbox.turn().await;
+        outbox.give(ticket, socket(), Bytes::new()).await.unwrap_err();
+        assert!(!carrier.is_finished());
+        assert!(far.send_now(&Message::Taken { id: 1 }).is_err());
     }
 
     #[tokio::test]

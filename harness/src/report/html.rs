@@ -204,3 +204,61 @@ fn policy() -> String {
         "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::STYLE;
+
+    /// The colours of the light and of the dark page; the dark one has the light one's where it says nothing.
+    fn palettes() -> [BTreeMap<&'static str, [u8; 3]>; 2] {
+        let colours = |block: &'static str| -> BTreeMap<&'static str, [u8; 3]> {
+            let declared = block.split(';').filter_map(|declaration| declaration.split_once(": #"));
+            let name = |name: &'static str| name.rsplit("--").next().unwrap_or_default();
+            let part = |hex: &str, at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("six digits");
+            declared.map(|(left, hex)| (name(left), [0, 2, 4].map(|at| part(hex, at)))).collect()
+        };
+        let blocks: Vec<_> = STYLE.split(":root {").skip(1).take(2).collect();
+        let [light, dark] = [0, 1].map(|at| colours(blocks[at].split('}').next().unwrap_or_default()));
+        let both = light.clone().into_iter().chain(dark).collect();
+        [light, both]
+    }
+
+    /// WCAG 2.1, "relative luminance" and "contrast ratio".
+    fn contrast(one: [u8; 3], other: [u8; 3]) -> f64 {
+        let linear = |part: u8| match f64::from(part) / 255.0 {
+            low if low <= 0.04045 => low / 12.92,
+            high => ((high + 0.055) / 1.055).powf(2.4),
+        };
+        let luminance = |[red, green, blue]: [u8; 3]| {
+            0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
+        };
+        let (one, other) = (luminance(one), luminance(other));
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
+    }
+
+    #[test]
+    fn text_and_marks_stand_out_in_light_and_in_dark() {
+        assert!((contrast([0; 3], [255; 3]) - 21.0).abs() < 1e-9);
+        for (name, palette) in ["light", "dark"].into_iter().zip(palettes()) {
+            let is_at_least = |least: f64, front: &str, back: &str| {
+                let ratio = contrast(palette[front], palette[back]);
+                assert!(ratio >= least, "{name}: {front} on {back} is {ratio:.2}:1");
+            };
+            // WCAG's AA for text, and for what is drawn and means something.
+            for text in ["ink", "faint", "link", "fail", "inconclusive"] {
+                is_at_least(4.5, text, "ground");
+            }
+            for text in ["ink", "faint", "fail"] {
+                is_at_least(4.5, text, "raised");
+            }
+            for mark in ["refused", "fail", "median", "p99", "stopped", "starting", "queue"] {
+                is_at_least(3.0, mark, "raised");
+            }
+            for window in ["clean-tint", "fail-tint"] {
+                is_at_least(1.2, window, "raised");
+            }
+        }
+    }
+}

@@ -97,26 +97,26 @@ pub(crate) fn hostile() -> Report {
     report_with(|index| format!("{}{index}", HOSTILE[index % HOSTILE.len()]))
 }
 
-fn harmless() -> Report {
+pub(crate) fn harmless() -> Report {
     report_with(|index| format!("word{index}"))
 }
 
 /// What the binary writes and prints of a report that lies in its directory.
-struct Rendered {
-    html: String,
-    junit: String,
-    markdown: String,
-    metrics: String,
-    terminal: String,
+pub(crate) struct Rendered {
+    pub(crate) html: String,
+    pub(crate) junit: String,
+    pub(crate) markdown: String,
+    pub(crate) metrics: String,
+    pub(crate) terminal: String,
 }
 
-fn rendered(report: &Report) -> Rendered {
+pub(crate) fn rendered(report: &Report) -> Rendered {
     let directory = tempfile::tempdir().expect("a directory for the run");
     std::fs::write(directory.path().join("report.json"), json::render(report)).expect("room for a report");
     rendered_in(directory.path())
 }
 
-fn rendered_in(directory: &Path) -> Rendered {
+pub(crate) fn rendered_in(directory: &Path) -> Rendered {
     let output = runs::rendered(directory);
     let [html, junit, markdown, metrics] =
         ["report.html", "junit.xml", "summary.md", "metrics.txt"].map(|name| runs::text(directory, name));
@@ -125,7 +125,7 @@ fn rendered_in(directory: &Path) -> Rendered {
 }
 
 /// The tags of a page as a browser's tokenizer reads it, with the names of their attributes.
-fn tags(html: &str) -> Vec<String> {
+pub(crate) fn tags(html: &str) -> Vec<String> {
     #[derive(Default)]
     struct Tags(std::cell::RefCell<Vec<String>>);
 
@@ -157,7 +157,7 @@ fn tags(html: &str) -> Vec<String> {
 }
 
 /// The elements of a document with the names of their attributes.
-fn elements(xml: &str) -> Vec<String> {
+pub(crate) fn elements(xml: &str) -> Vec<String> {
     let document = roxmltree::Document::parse(xml).expect("junit.xml is well-formed");
     assert!(
         document.descendants().all(|node| !node.is_comment() && !node.is_pi()),
@@ -171,7 +171,7 @@ fn elements(xml: &str) -> Vec<String> {
 }
 
 /// The blocks, spans and raw HTML of a text, as GitHub reads it.
-fn blocks(markdown: &str) -> Vec<String> {
+pub(crate) fn blocks(markdown: &str) -> Vec<String> {
     let options = Options::ENABLE_TABLES
         | Options::ENABLE_STRIKETHROUGH
         | Options::ENABLE_FOOTNOTES
@@ -197,7 +197,7 @@ fn assert_same(what: &str, hostile: &[String], harmless: &[String]) {
 }
 
 /// Control characters other than a line's end.
-fn controls(text: &str) -> String {
+pub(crate) fn controls(text: &str) -> String {
     text.chars().filter(|character| character.is_control() && *character != '\n').collect()
 }
 

@@ -11,3 +11,4 @@ mod runs;
 mod schema;
 mod size;
 mod terminal;
+mod wire;

@@ -115,7 +115,7 @@ impl Run {
         lines
     }
 
-    fn head(&self) -> Head {
+    pub(crate) fn head(&self) -> Head {
         let url = "http://127.0.0.1:8080/";
         let cohort = |name: &str| CohortInfo {
             name: name.to_owned(),

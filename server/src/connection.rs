@@ -6,9 +6,11 @@
 mod http1;
 mod http2;
 mod io;
+mod queue;
 mod recognize;
 mod watch;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,6 +21,7 @@ use tokio::time::Instant;
 
 use self::io::Io;
 use self::recognize::{Recognized, recognize};
+use self::watch::Watch;
 use crate::exchange::App;
 use crate::handover::outbox::Ticket;
 use crate::link::{Link, Protocol};
@@ -44,8 +47,9 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
     // It fails only if the client has broken off.
     let Ok(client) = rest.stream.peer_addr() else { return };
     let mut refused_since = None;
+    let mut watch = pin!(Watch::new(&replica));
     loop {
-        let (next, protocol) = match recognize(rest, &replica, unwanted).await {
+        let (next, protocol) = match recognize(rest, &replica, watch.as_mut(), unwanted).await {
             Recognized::Over => return,
             Recognized::Speaks(protocol, rest) => (rest, Some(protocol)),
             Recognized::Moves(rest) => (rest, None),
@@ -57,9 +61,9 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
                 let app = App::new(router.clone(), Arc::clone(&link));
                 let io = Io::new(next, link);
                 let left = match protocol {
-                    Protocol::Http1 => http1::serve(io, app, &replica, unwanted).await,
+                    Protocol::Http1 => http1::serve(io, app, &replica, watch.as_mut(), unwanted).await,
                     Protocol::Http2 => {
-                        http2::serve(io, app, &replica).await;
+                        http2::serve(io, app, &replica, watch.as_mut()).await;
                         None
                     }
                 };

@@ -1,18 +1,26 @@
 //! HTTP/1 under the current [`Order`].
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::Poll;
 
 use hyper::server::conn::http1;
 
 use super::io::Io;
+use super::queue::Queue;
 use super::watch::Watch;
 use super::{Rest, head_timed_out};
 use crate::exchange::App;
 use crate::handover::outbox::Ticket;
+use crate::handover::protocol::MAX_UNREAD;
+use crate::limits::Limits;
 use crate::link::Overdue;
 use crate::replica::{Order, Replica};
+
+/// The most that hyper reads ahead, or holds back while the client reads slowly. Its buffer may grow to twice that, and all
+/// of it has to fit into a message to a sibling. No less than the largest head, whose own limit is the smaller one.
+const MAX_BUFFER: usize = MAX_UNREAD / 2;
+const _: () = assert!(MAX_BUFFER >= Limits::MAX_HEAD);
 
 /// Why hyper's hands were taken off an HTTP/1 connection.
 #[derive(Debug)]
@@ -28,16 +36,21 @@ enum Turn {
 }
 
 /// Serves HTTP/1 until the connection is over, or until it is idle and has to leave its place: then it is returned.
-pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<u64>) -> Option<Rest> {
+pub(super) async fn serve(
+    io: Io,
+    app: App,
+    replica: &Replica,
+    mut watch: Pin<&mut Watch<'_>>,
+    unwanted: Option<u64>,
+) -> Option<Rest> {
     let link = app.link();
     let mut builder = http1::Builder::new();
-    builder.max_header_size(replica.limits.max_head).max_buf_size(replica.limits.max_head);
+    builder.max_header_size(replica.limits.max_head).max_buf_size(MAX_BUFFER);
     if unwanted == Some(replica.orders.word()) {
         link.make_last();
     }
-    let mut watch = pin!(Watch::new(replica));
     let mut connection = builder.serve_connection(io, app).with_upgrades();
-    let mut queue = Queue { replica, place: None };
+    let mut queue = Queue::new(replica);
     let turn = poll_fn(|context| {
         let (order, word, timer) = watch.as_mut().look(context);
         if order == Order::Cut {
@@ -99,21 +112,5 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, unwanted: Option<
             let rest = parts.io.into_rest(parts.read_buf);
             Some(Rest { turn: ticket, ..rest })
         }
-    }
-}
-
-/// An idle connection's place in the queue of those that go to a sibling.
-struct Queue<'a> {
-    replica: &'a Replica,
-    place: Option<Pin<Box<dyn Future<Output = Ticket> + Send>>>,
-}
-
-impl Queue<'_> {
-    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<Ticket> {
-        self.place.get_or_insert_with(|| Box::pin(self.replica.outbox.turn())).as_mut().poll(context)
-    }
-
-    fn leave(&mut self) {
-        self.place = None;
     }
 }

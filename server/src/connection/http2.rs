@@ -1,7 +1,7 @@
 //! HTTP/2 under the current [`Order`].
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,12 +22,11 @@ use crate::replica::{Order, Replica};
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves HTTP/2 until the connection is over.
-pub(super) async fn serve(io: Io, app: App, replica: &Replica) {
+pub(super) async fn serve(io: Io, app: App, replica: &Replica, mut watch: Pin<&mut Watch<'_>>) {
     let link = app.link();
     let mut builder = http2::Builder::new(Streams::of(&link));
     let max_head = u32::try_from(replica.limits.max_head).unwrap_or(u32::MAX);
     builder.max_header_list_size(max_head).enable_connect_protocol();
-    let mut watch = pin!(Watch::new(replica));
     let mut connection = pin!(builder.serve_connection(io, app));
     let mut farewell: Option<Interval> = None;
     poll_fn(|context| {

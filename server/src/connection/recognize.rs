@@ -1,13 +1,18 @@
 //! Which protocol a connection speaks, by its first bytes.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
+use super::queue::Queue;
+use super::watch::Watch;
 use super::{FIRST_READ, Rest, head_timed_out};
+use crate::handover::outbox::Ticket;
 use crate::link::Protocol;
 use crate::replica::{Order, Replica};
 
@@ -28,63 +33,85 @@ pub(super) enum Recognized {
     Moves(Rest),
 }
 
+/// Why it is not waited for any longer.
+enum Found {
+    Over,
+    TooLate,
+    Speaks(Protocol),
+    Moves(Option<Ticket>),
+}
+
 /// Reads until the protocol is clear.
-pub(super) async fn recognize(mut rest: Rest, replica: &Replica, unwanted: Option<u64>) -> Recognized {
+pub(super) async fn recognize(
+    mut rest: Rest,
+    replica: &Replica,
+    mut watch: Pin<&mut Watch<'_>>,
+    unwanted: Option<u64>,
+) -> Recognized {
     if let Some(protocol) = protocol_of(&rest.unread) {
         return Recognized::Speaks(protocol, rest);
     }
     let mut bytes = BytesMut::from(&rest.unread[..]);
-    let limits = &replica.limits;
-    let patience = if bytes.is_empty() { limits.idle_timeout } else { limits.head_timeout };
-    let mut timer = pin!(sleep_until(Instant::now() + patience));
-    let mut turn = pin!(replica.outbox.turn());
-    let grace_ends = Instant::now() + GRACE;
-    loop {
-        let changed = replica.orders.changed();
-        let word = replica.orders.word();
-        let order = Order::from_word(word);
-        let may_wait = matches!(order, Order::CloseIdle | Order::LastLook);
-        let has_grace = may_wait && bytes.is_empty() && Instant::now() < grace_ends;
-        let is_moved = order.moves_idle() && Some(word) != unwanted && !has_grace;
-        if order == Order::Cut {
-            return Recognized::Over;
-        }
-        if is_moved && order != Order::HandOver {
-            rest.unread = bytes.freeze();
-            return Recognized::Moves(rest);
-        }
-        if let Some(protocol) = protocol_of(&bytes) {
-            rest.unread = bytes.freeze();
-            return Recognized::Speaks(protocol, rest);
-        }
-        tokio::select! {
-            biased;
-            () = changed => continue,
-            () = sleep_until(grace_ends), if has_grace => continue,
-            ticket = &mut turn, if is_moved => {
-                rest.turn = Some(ticket);
-                rest.unread = bytes.freeze();
-                return Recognized::Moves(rest);
+    // Since when the client has been silent, or at its head.
+    let mut since = Instant::now();
+    let mut grace = None;
+    let mut queue = Queue::new(replica);
+    let found = poll_fn(|context| {
+        loop {
+            let (order, word, timer) = watch.as_mut().look(context);
+            let may_wait = matches!(order, Order::CloseIdle | Order::LastLook) && bytes.is_empty();
+            let has_grace = may_wait
+                && grace
+                    .get_or_insert_with(|| Box::pin(sleep_until(since + GRACE)))
+                    .as_mut()
+                    .poll(context)
+                    .is_pending();
+            let is_moved = order.moves_idle() && Some(word) != unwanted && !has_grace;
+            if order == Order::Cut {
+                return Poll::Ready(Found::Over);
             }
-            readable = rest.stream.readable() => if readable.is_err() { return Recognized::Over },
-            () = &mut timer => {
-                if bytes.is_empty() {
-                    replica.traffic.connections_closed_idle.add(1);
-                } else {
-                    let _ = rest.stream.try_write(&head_timed_out(replica));
-                }
-                return Recognized::Over;
+            if is_moved && order != Order::HandOver {
+                return Poll::Ready(Found::Moves(None));
+            }
+            if let Some(protocol) = protocol_of(&bytes) {
+                return Poll::Ready(Found::Speaks(protocol));
+            }
+            if !is_moved {
+                queue.leave();
+            } else if let Poll::Ready(ticket) = queue.poll_turn(context) {
+                return Poll::Ready(Found::Moves(Some(ticket)));
+            }
+            let Poll::Ready(readable) = rest.stream.poll_read_ready(context) else {
+                let limits = &replica.limits;
+                let patience = if bytes.is_empty() { limits.idle_timeout } else { limits.head_timeout };
+                let is_late = timer.is_some() && since.elapsed() >= patience;
+                return if is_late { Poll::Ready(Found::TooLate) } else { Poll::Pending };
+            };
+            let is_first = bytes.is_empty();
+            bytes.reserve(FIRST_READ);
+            match readable.and_then(|()| rest.stream.try_read_buf(&mut bytes)) {
+                Ok(0) => return Poll::Ready(Found::Over),
+                Ok(_) if is_first => since = Instant::now(),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Found::Over),
             }
         }
-        let is_first = bytes.is_empty();
-        bytes.reserve(FIRST_READ);
-        match rest.stream.try_read_buf(&mut bytes) {
-            Ok(0) => return Recognized::Over,
-            Ok(_) if is_first => timer.as_mut().reset(Instant::now() + limits.head_timeout),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return Recognized::Over,
+    })
+    .await;
+    rest.unread = bytes.freeze();
+    match found {
+        Found::Over => Recognized::Over,
+        Found::TooLate => {
+            if rest.unread.is_empty() {
+                replica.traffic.connections_closed_idle.add(1);
+            } else {
+                let _ = rest.stream.try_write(&head_timed_out(replica));
+            }
+            Recognized::Over
         }
+        Found::Speaks(protocol) => Recognized::Speaks(protocol, rest),
+        Found::Moves(turn) => Recognized::Moves(Rest { turn, ..rest }),
     }
 }
 

@@ -28,10 +28,14 @@ async fn main() -> Result<ExitCode, StartError> {
     let server = Server::new(([127, 0, 0, 1], 8080))
         .goodbye_after(Duration::from_secs(1))
         .on_event(|record| println!("{:?}", record.event));
-    let room = Room { said: broadcast::channel(64).0, drain: server.drain() };
-    let router = Router::new().route("/chat", get(enter)).with_state(room);
+    let router = router(server.drain());
     let report = server.run(router).await?;
     Ok(report.exit_code())
+}
+
+pub(crate) fn router(drain: Drain) -> Router {
+    let room = Room { said: broadcast::channel(64).0, drain };
+    Router::new().route("/chat", get(enter)).with_state(room)
 }
 
 async fn enter(State(room): State<Room>, upgrade: WebSocketUpgrade) -> Response {

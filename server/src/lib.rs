@@ -79,7 +79,7 @@
 //! # Streams that last for ever
 //!
 //! An event stream or a WebSocket cannot move. It is told to come again, in its own way, see [`Drain`]; there are examples
-//! of both (`examples/chat.rs`, and `/events` of the testbed's server).
+//! of both, `examples/chat.rs` and `examples/events.rs`.
 //!
 //! # What happens, as data
 //!

@@ -3,8 +3,10 @@
 #[path = "support/http2.rs"]
 #[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 mod http2;
+#[path = "support/running.rs"]
+#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+mod running;
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,68 +16,17 @@ use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::routing::{any, get, post};
 use hitless_server::{
-    Drain, Event, HandoverAddress, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, StopReport, Strategy,
+    Drain, Event, HandoverAddress, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, Strategy,
 };
 use http_body_util::BodyExt as _;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::http2::{Frame, Http2Client, body_of};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A server that runs in a task, with a way to stop it.
-struct Running {
-    addr: SocketAddr,
-    events: mpsc::UnboundedReceiver<Event>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<StopReport>,
-}
-
-impl Running {
-    async fn start(configure: impl FnOnce(Server) -> Server, router: impl FnOnce(Drain) -> Router) -> Self {
-        Self::start_at(([127, 0, 0, 1], 0).into(), configure, router).await
-    }
-
-    async fn start_at(
-        addr: SocketAddr,
-        configure: impl FnOnce(Server) -> Server,
-        router: impl FnOnce(Drain) -> Router,
-    ) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let (sender, mut events) = mpsc::unbounded_channel();
-        let server = configure(Server::new(addr))
-            .stop_when(async { drop(stopped.await) })
-            // The test may have seen enough.
-            .on_event(move |record| drop(sender.send(record.event.clone())));
-        let router = router(server.drain());
-        let task = tokio::spawn(async move { server.run(router).await.expect("it starts") });
-        let addr = loop {
-            if let Event::Listening { addr } = events.recv().await.expect("an address") {
-                break addr;
-            }
-        };
-        Self { addr, events, stop, task }
-    }
-
-    async fn stop(self) -> StopReport {
-        self.stop.send(()).expect("it runs");
-        timeout(PATIENCE, self.task).await.expect("it ends in time").expect("it does not panic")
-    }
-}
-
-async fn read_until(stream: &mut TcpStream, end: &[u8]) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(end) {
-        if timeout(PATIENCE, stream.read_buf(&mut bytes)).await?? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(bytes)
-}
+use self::running::{PATIENCE, Running, read_until};
 
 #[tokio::test]
 async fn run_returns_what_was_done_when_the_drain_ends() {

@@ -2,7 +2,9 @@
 //! siblings, so an answer from there would be anybody's.
 //!
 //! It answers from the start to the end of [`Server::run`](crate::Server::run), through the whole drain. It tells
-//! nothing but counts, so the abstract socket, which has no permissions (unix(7)), needs none.
+//! nothing but counts, so the abstract socket, which has no permissions (unix(7)), needs none. Nor
+//! has it an owner: whoever shares the network namespace can take it first, and then the replica does not start. Where such
+//! users are not trusted, use a path (`unix:/PATH`) in a directory that only the service's user can enter.
 
 use std::fmt;
 use std::io::{self, Read, Write};

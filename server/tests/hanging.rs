@@ -64,6 +64,32 @@ fn a_sibling_that_never_answers_is_given_up_and_cannot_answer_later() {
 }
 
 #[test]
+fn a_sibling_that_was_only_late_is_given_everything_after_all() {
+    let (mut replica, group) = replica(&["--lame-duck", "50s", "--drain-timeout", "60s"]);
+    let mut client = replica.connect();
+    client.get("/");
+    let (listening, addr) = (host(&place(&group, 1)), replica.addr);
+    let sibling = thread::spawn(move || {
+        // The first talk ends without an answer; in the second one everything is taken.
+        let late = Peer::accept(&listening, &hello(addr));
+        let Ok(Message::GiveListener { id, .. }) = Message::decode(&late.hear().0) else { panic!() };
+        late.say(&Message::Taken { id });
+        late.wait_for_end();
+        let peer = Peer::accept(&listening, &hello(addr));
+        let (bytes, descriptor) = peer.hear();
+        let Ok(Message::GiveConnection { id, .. }) = Message::decode(&bytes) else { panic!() };
+        peer.say(&Message::Taken { id });
+        peer.wait_for_end();
+        drop(descriptor);
+    });
+    replica.terminate();
+    let (code, exit) = replica.wait();
+    assert_eq!((code, &exit["connections_given"]), (0, &1.into()), "{exit:#}");
+    assert!(!replica.events().contains(&"lame_duck"));
+    sibling.join().unwrap();
+}
+
+#[test]
 fn after_an_answer_that_is_none_the_sibling_cannot_take_what_it_was_given() {
     let (mut replica, group) = replica(&["--lame-duck", "5s"]);
     let mut clients = [replica.connect(), replica.connect()];

@@ -68,15 +68,24 @@ impl Family {
         listeners.close_gate();
         replica.outbox.be_patient(lame_duck);
         let mut lame_until = None;
+        let mut may_begin_again = true;
         loop {
             let begun = timeout_at(deadline, Handover::begin(&self.group, listeners)).await;
             if let Ok(Some(mut handover)) = begun {
-                replica.orders.give(Order::HandOver);
+                if replica.orders.current() == Order::HandOver {
+                    replica.orders.repeat();
+                } else {
+                    replica.orders.give(Order::HandOver);
+                }
                 replica.observer.emit(Event::HandoverBegun);
                 tokio::select! {
                     is_drained = replica.wait_until_drained(deadline) => return is_drained,
                     () = handover.wait_until_lost() => {}
                     () = try_the_refused_again(replica) => {}
+                }
+                // On a busy machine a sibling may have been late and no more; nobody needs to be sent away for that.
+                if std::mem::take(&mut may_begin_again) {
+                    continue;
                 }
             }
             replica.orders.give(Order::LameDuck);

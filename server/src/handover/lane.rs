@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -10,11 +11,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::channel::{ChannelError, Parcel};
 use super::outbox::{Errand, Lane};
 use super::protocol::{Message, Reason};
-use super::{Group, PATIENCE, Sibling};
+use super::{Group, Sibling};
 
 /// Connections under way to one sibling whose answer is still out. The answers to all of them fit into the socket's
 /// buffer, so a sibling can always answer at once, as it must.
 const WINDOW: usize = 64;
+
+/// How long a sibling may owe an answer. It gives each in a moment of its own, but a machine may be so busy that the moment
+/// is late, and whoever waits in vain is served on by somebody who stops.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Carries connections to one sibling until it takes nothing any more.
 pub(super) struct Carrier {
@@ -65,7 +70,7 @@ impl Carrier {
                     self.settle(&parcel?)?;
                     self.waiting_since = Instant::now();
                 }
-                () = sleep_until(self.waiting_since + PATIENCE), if !self.under_way.is_empty() => {
+                () = sleep_until(self.waiting_since + ANSWER), if !self.under_way.is_empty() => {
                     return Err(ChannelError::Silent);
                 }
                 errand = self.errands.recv(), if is_open && self.under_way.len() < WINDOW => match errand {
@@ -105,7 +110,7 @@ impl Carrier {
     async fn send(&mut self, errand: Errand) -> Result<(), ChannelError> {
         let message = Message::GiveConnection { id: errand.gift.id, unread: &errand.gift.unread };
         let sent = self.sibling.channel.send(&message, Some(errand.gift.descriptor.as_fd()));
-        match timeout(PATIENCE, sent).await.unwrap_or(Err(ChannelError::Silent)) {
+        match timeout(ANSWER, sent).await.unwrap_or(Err(ChannelError::Silent)) {
             Ok(()) => {
                 if self.under_way.is_empty() {
                     self.waiting_since = Instant::now();

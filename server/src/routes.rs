@@ -6,6 +6,8 @@
 //! | `POST /upload` | `<bytes> <checksum>\n`: how long the body was and its FNV-1a hash, 64 bits in hex |
 //! | `GET /events?every=1s` | server-sent events: a running number every so often, and `retry: 100` as the last one before a stop |
 //! | `GET /stream?bytes=N&over=3s` | N bytes, sent evenly over the time; byte number i is `(31 * i + i / 256) % 256` |
+//!
+//! An `x-request-id` is repeated in the answer.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,10 +16,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRef, Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{FromRef, FromRequestParts, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -71,23 +74,52 @@ pub(crate) fn router(usual: Duration, longest: Duration, drain: Drain) -> Router
         .with_state(Shared { delays: Delays { usual, longest }, drain })
 }
 
+/// What the request calls itself, repeated in the answer: a client that gives each request a name of its own sees whether
+/// an answer is another request's.
+#[derive(Debug)]
+struct Echo(Option<HeaderValue>);
+
+impl Echo {
+    const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+}
+
+impl<S: Sync> FromRequestParts<S> for Echo {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.headers.remove(Self::HEADER)))
+    }
+}
+
+impl IntoResponseParts for Echo {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        if let Some(name) = self.0 {
+            parts.headers_mut().insert(Self::HEADER, name);
+        }
+        Ok(parts)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct HelloQuery {
     delay: Option<String>,
 }
 
 async fn hello(
+    echo: Echo,
     State(delays): State<Delays>,
     Query(query): Query<HelloQuery>,
-) -> Result<&'static str, Refusal> {
+) -> Result<(Echo, &'static str), Refusal> {
     let delay = query.delay.map_or(Ok(delays.usual), |text| delays.parse("delay", &text))?;
     if !delay.is_zero() {
         sleep(delay).await;
     }
-    Ok("hello world")
+    Ok((echo, "hello world"))
 }
 
-async fn upload(mut body: Body) -> Result<String, Refusal> {
+async fn upload(echo: Echo, mut body: Body) -> Result<(Echo, String), Refusal> {
     let (mut length, mut checksum) = (0_u64, Fnv1a::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal::of_body(&error))?;
@@ -96,7 +128,7 @@ async fn upload(mut body: Body) -> Result<String, Refusal> {
             checksum.add(data);
         }
     }
-    Ok(format!("{length} {:016x}\n", checksum.0))
+    Ok((echo, format!("{length} {:016x}\n", checksum.0)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,12 +137,16 @@ struct StreamQuery {
     over: Option<String>,
 }
 
-async fn stream(State(delays): State<Delays>, Query(query): Query<StreamQuery>) -> Result<Response, Refusal> {
+async fn stream(
+    echo: Echo,
+    State(delays): State<Delays>,
+    Query(query): Query<StreamQuery>,
+) -> Result<Response, Refusal> {
     if query.bytes > MAX_STREAM {
         return Err(Refusal::bad(format!("bytes={} is above the limit of {MAX_STREAM}", query.bytes)));
     }
     let over = query.over.map_or(Ok(Duration::ZERO), |text| delays.parse("over", &text))?;
-    let mut response = Body::new(Pieces::new(query.bytes, over)).into_response();
+    let mut response = (echo, Body::new(Pieces::new(query.bytes, over))).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     Ok(response)
 }

@@ -29,6 +29,19 @@ fn hello_world_is_eleven_bytes_of_text() {
 }
 
 #[test]
+fn what_a_request_calls_itself_is_repeated_in_its_answer() {
+    let replica = Replica::start(&[]);
+    let mut client = replica.connect();
+    for path in ["/", "/stream?bytes=3"] {
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\nx-request-id: 4711\r\n\r\n"));
+        assert_eq!(client.answer().header("x-request-id"), Some("4711"), "{path}");
+    }
+    client.send("POST /upload HTTP/1.1\r\nhost: test\r\nx-request-id: 12\r\ncontent-length: 3\r\n\r\nabc");
+    assert_eq!(client.answer().header("x-request-id"), Some("12"));
+    assert_eq!(client.get("/").header("x-request-id"), None, "a request without one");
+}
+
+#[test]
 fn a_body_above_the_limit_is_413_also_when_its_length_is_not_announced() {
     let replica = Replica::start(&["--max-body", "10"]);
     let mut client = replica.connect();

@@ -10,7 +10,6 @@
 #[expect(dead_code, reason = "each bench uses a part of it")]
 mod stage;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -78,9 +77,8 @@ fn bare(cohort: &str, url: &str, length: Duration) -> Run {
     let (began, before) = (Instant::now(), cpu_of_this_process());
     let answered = runtime().block_on(async {
         let clients: Vec<reqwest::Client> = match cohort {
-            // From as many addresses as the cohort's, or the ports run out.
-            "fresh" => (1..=16).map(|last| Some(Ipv4Addr::new(127, 0, 0, last).into())).map(client).collect(),
-            _ => vec![client(None)],
+            "fresh" => vec![client(0)],
+            _ => vec![client(usize::MAX)],
         };
         let loops = (0..CONCURRENCY).map(|number| {
             let (clients, url) = (clients.clone(), url.to_owned());
@@ -104,9 +102,8 @@ fn bare(cohort: &str, url: &str, length: Duration) -> Run {
     Run { answered, took: began.elapsed(), cpu: cpu_of_this_process().saturating_sub(before) }
 }
 
-/// One that keeps connections, or one with an address of its own that keeps none.
-fn client(source: Option<IpAddr>) -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().http1_only().timeout(PATIENCE).local_address(source);
-    let builder = if source.is_some() { builder.pool_max_idle_per_host(0) } else { builder };
-    builder.build().expect("a client")
+/// One that keeps so many connections.
+fn client(kept: usize) -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().http1_only().timeout(PATIENCE);
+    builder.pool_max_idle_per_host(kept).build().expect("a client")
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! budget  := [ scope "." ] metric operator value
 //! scope   := cohort name | phase name
-//! metric  := "failed" | "requests" | "ok" | a failure class | "reset" | "replayed" | "p(" percent ")" | "med" | "max"
+//! metric  := "failed" | "requests" | "ok" | a failure class | "reset" | "replayed" | "killed" | "p(" percent ")" | "med"
+//!          | "max"
 //! operator:= "==" | "!=" | "<" | "<=" | ">" | ">="
 //! value   := number | duration ("250ms", "1.5s"; a bare number is milliseconds for latencies)
 //! ```
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::FailureClass;
+use crate::phase::Phase;
 
 /// A condition that a run has to meet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub enum Metric {
     Reset,
     /// Requests that the client's pool repeated on its own.
     Replayed,
+    /// Restarts whose replica did not stop in time and was killed.
+    Killed,
     /// A percentile of the latency, in milliseconds.
     Percentile(f64),
     /// The slowest answer, in milliseconds.
@@ -70,7 +74,9 @@ impl Metric {
             Self::Reset => {
                 matches!(class, FailureClass::ResetBeforeResponse | FailureClass::ResetMidResponse)
             }
-            Self::Requests | Self::Ok | Self::Replayed | Self::Percentile(_) | Self::Max => false,
+            Self::Requests | Self::Ok | Self::Replayed | Self::Killed | Self::Percentile(_) | Self::Max => {
+                false
+            }
         }
     }
 
@@ -78,6 +84,35 @@ impl Metric {
     #[must_use]
     pub const fn is_of_failures(self) -> bool {
         matches!(self, Self::Failed | Self::Class(_) | Self::Reset)
+    }
+}
+
+/// A budget that counts failures, held against them one by one while a run goes on.
+#[derive(Debug, Clone)]
+pub(crate) struct FailureCount {
+    budget: Budget,
+    seen: u32,
+}
+
+impl FailureCount {
+    /// None if the budget is about something else, or wants failures rather than none.
+    pub(crate) fn of(budget: &Budget) -> Option<Self> {
+        let is_limit = matches!(budget.operator, Operator::Equal | Operator::Less | Operator::LessOrEqual);
+        (budget.metric.is_of_failures() && is_limit).then(|| Self { budget: budget.clone(), seen: 0 })
+    }
+
+    /// Counts a failure, if it is one of those that the budget counts; says whether the budget is broken, whatever comes
+    /// next.
+    pub(crate) fn add(&mut self, cohort: &str, phase: Phase, class: FailureClass) -> bool {
+        let is_in_scope =
+            self.budget.scope.as_deref().is_none_or(|scope| scope == cohort || scope == phase.name());
+        let is_counted = self.budget.metric.counts(class);
+        self.seen = self.seen.saturating_add(u32::from(is_in_scope && is_counted));
+        let seen = f64::from(self.seen);
+        match self.budget.operator {
+            Operator::Less => seen >= self.budget.value,
+            _ => seen > self.budget.value,
+        }
     }
 }
 
@@ -133,7 +168,7 @@ pub enum BudgetError {
     NoOperator,
     /// The metric is unknown.
     #[error(
-        "`{0}` is no metric; there are failed, requests, ok, reset, replayed, max, med, p(N) and the failure classes"
+        "`{0}` is no metric; there are failed, requests, ok, reset, replayed, killed, max, med, p(N) and the failure classes"
     )]
     UnknownMetric(String),
     /// The percentile is not in (0, 100].
@@ -179,6 +214,7 @@ fn parse_metric(text: &str) -> Result<Metric, BudgetError> {
         "ok" => Ok(Metric::Ok),
         "reset" => Ok(Metric::Reset),
         "replayed" => Ok(Metric::Replayed),
+        "killed" => Ok(Metric::Killed),
         "max" => Ok(Metric::Max),
         "med" => Ok(Metric::Percentile(50.0)),
         class => class.parse().map(Metric::Class).map_err(|_| BudgetError::UnknownMetric(class.to_owned())),

@@ -282,6 +282,10 @@ pub(crate) struct RunArgs {
     /// 'Name: value', sent with every request, for example a Host or an Authorization; may be repeated.
     #[arg(long, value_name = "HEADER", help_heading = "The load")]
     header: Vec<String>,
+    /// A header in which every request carries a token of its own and which your server repeats in its answers, for
+    /// example x-request-id: an answer with another request's token is a wrong one [default: our server's].
+    #[arg(long, value_name = "NAME", help_heading = "The load")]
+    echo_header: Option<String>,
     /// The status of the expected answer [default: 200].
     #[arg(long, value_name = "STATUS", help_heading = "The load")]
     expect_status: Option<u16>,
@@ -320,6 +324,7 @@ impl RunArgs {
             url: self.url,
             requests_per_connection: self.requests_per_connection,
             header: self.header,
+            echo_header: self.echo_header,
             expect_status: self.expect_status,
             expect_body: self.expect_body,
             slow_delay: self.slow_delay,

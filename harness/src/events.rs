@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::{Moment, milliseconds};
-use crate::load::{CohortTotals, Observation};
+use crate::load::{CohortTotals, ConnectionUse, Observation};
 use crate::phase::Phase;
+use crate::placement::Placement;
 use crate::recorder::RestartStep;
 use crate::recording::{FailureRecord, LifecycleEvent, Recording, Timeline};
 use line::{Event, Failed, Head, Line, Nearest, Totals};
@@ -114,7 +115,10 @@ impl EventLog {
                 event: nearest.kind,
                 offset_ms: nearest.offset_ms,
             }),
-            connection_request: failure.connection.map(|used| used.nth),
+            answered_by: failure.answered_by.clone(),
+            cause: failure.cause,
+            connection_request: failure.connection.and_then(|used| used.nth),
+            on_kept_connection: failure.connection.map(ConnectionUse::is_kept),
             bytes_sent: failure.connection.and_then(|used| used.sent),
             bytes_received: failure.connection.and_then(|used| used.received),
             hidden_by_retries: failure.is_hidden_by_retries,
@@ -127,14 +131,13 @@ impl EventLog {
     pub(crate) fn observe(
         &mut self,
         observation: &Observation,
-        phase: Phase,
-        restart: Option<usize>,
+        placement: &Placement,
         timeline: &Timeline,
         is_long: bool,
     ) {
         if self.out.is_some() {
             let stretch = timeline.stretch_of(observation.finished);
-            self.pending.observe(observation, phase, restart, stretch, is_long);
+            self.pending.observe(observation, placement, stretch, is_long);
         }
     }
 

@@ -156,7 +156,7 @@ async fn roll<R: Runtime>(
 /// Waits for the first failure if that is what ends the run.
 async fn first_failure(end: End, recorder: &Recorder) {
     let is_found = match end {
-        End::AtFirstFailure => recorder.live().wait_for(|live| live.failed > 0).await.is_ok(),
+        End::AtFirstFailure => recorder.live().wait_for(|live| live.is_broken).await.is_ok(),
         End::AfterAllRounds => false,
     };
     if !is_found {

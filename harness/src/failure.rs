@@ -139,6 +139,25 @@ impl fmt::Display for FailureClass {
     }
 }
 
+/// What caused a failure, where the class alone does not say it and the evidence does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The listener closed over a connection whose handshake was done and which nobody had accepted: the kernel resets
+    /// it (`inet_csk_listen_stop` in its `inet_connection_sock.c`).
+    AcceptQueue,
+}
+
+impl Cause {
+    /// In words that end a sentence.
+    #[must_use]
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::AcceptQueue => "reset in the accept queue",
+        }
+    }
+}
+
 /// The text is no failure class.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no such failure class")]

@@ -30,6 +30,7 @@ pub mod load;
 pub mod matrix;
 pub mod owner;
 pub mod phase;
+mod placement;
 pub mod progress;
 pub mod recorder;
 pub mod recording;

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 use crate::recorder::Recorder;
 pub use client::ConnectionUse;
 use client::{Client, PoolError};
-use cohort::CohortPlan;
+use cohort::{CohortKind, CohortPlan};
 use schedule::Schedule;
 
 /// One request, from its scheduled start to its end.
@@ -66,6 +66,17 @@ pub enum Outcome {
     Answered,
     /// Any other way.
     Failed(Failure),
+}
+
+impl Outcome {
+    /// This outcome, unless it is an answer and something was wrong with it after all.
+    #[must_use]
+    pub(crate) fn unless(self, wrong: Option<Failure>) -> Self {
+        match (self, wrong) {
+            (Self::Answered, Some(failure)) => Self::Failed(failure),
+            (outcome, _) => outcome,
+        }
+    }
 }
 
 /// How many requests and connections a cohort began. What was begun and never observed was cut by the end of the run.
@@ -138,7 +149,7 @@ impl Load {
                 began,
                 next: AtomicU64::new(0),
                 sent: AtomicU64::new(0),
-                client: Client::build(plan, request_timeout)?,
+                client: Client::build(plan, request_timeout, recorder.newcomers())?,
                 recorder: recorder.clone(),
                 stop: Arc::clone(&stop),
             });
@@ -201,6 +212,11 @@ struct Stream {
 }
 
 impl Stream {
+    /// What tells a request from every other of the run.
+    const fn token(&self, number: u64) -> u64 {
+        number * CohortKind::ALL.len() as u64 + self.cohort as u64
+    }
+
     async fn send_until_stopped(self: Arc<Self>) {
         loop {
             self.recorder.wait_until_it_keeps_up().await;
@@ -220,7 +236,7 @@ impl Stream {
             let started = Moment::now();
             let dispatched = if is_free_in_time { started } else { scheduled };
             self.sent.fetch_add(1, Ordering::Relaxed);
-            let answer = self.client.request().await;
+            let answer = self.client.request(self.token(number)).await;
             self.recorder.observe(Observation {
                 cohort: self.cohort,
                 number,

@@ -1,6 +1,7 @@
 //! Where in a rollout a moment falls. Pure: built from moments, asked with moments.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +98,25 @@ impl Phases {
             .map_or((Phase::Steady, None), |index| (self.spans[index].phase, self.spans[index].restart))
     }
 
+    /// The first moment from `from` to `to`, both included, that lies in a restart.
+    #[must_use]
+    pub fn first_in_restart(&self, from: Moment, to: Moment) -> Option<Moment> {
+        if self.at(from).0.is_restart() {
+            return Some(from);
+        }
+        let next = self.spans.partition_point(|span| span.from <= from);
+        let later = self.spans[next..].iter().take_while(|span| span.from <= to);
+        later.into_iter().find(|span| span.phase.is_restart()).map(|span| span.from)
+    }
+
+    /// How long the run was in `phase` between two moments.
+    #[must_use]
+    pub fn time_in(&self, phase: Phase, from: Moment, to: Moment) -> Duration {
+        let ends = self.spans.iter().skip(1).map(|next| next.from).chain([to]);
+        let spans = self.spans.iter().zip(ends).filter(|(span, _)| span.phase == phase);
+        spans.map(|(span, end)| end.min(to).since(span.from.max(from))).sum()
+    }
+
     /// The spans, in the order of time.
     #[must_use]
     pub fn spans(&self) -> &[Span] {
@@ -124,6 +144,30 @@ mod tests {
         assert_eq!(phases.at(at(19)), (Phase::Draining, Some(0)));
         assert_eq!(phases.at(at(20)), (Phase::Starting, Some(0)), "a backward moment is moved up");
         assert_eq!(phases.at(at(31)), (Phase::Steady, None));
+    }
+
+    #[test]
+    fn time_of_a_phase_is_that_of_all_its_spans_within_the_bounds() {
+        let mut phases = Phases::new();
+        for (from, phase) in [(10, Phase::Gap), (20, Phase::Steady), (30, Phase::Gap)] {
+            phases.enter(at(from), phase, phase.is_restart().then_some(0));
+        }
+        assert_eq!(phases.time_in(Phase::Gap, at(0), at(45)), Duration::from_nanos(25));
+        assert_eq!(phases.time_in(Phase::Gap, at(15), at(35)), Duration::from_nanos(10));
+        assert_eq!(phases.time_in(Phase::Overlap, at(0), at(45)), Duration::ZERO);
+    }
+
+    #[test]
+    fn restart_is_found_where_it_begins_within_a_stretch_of_time() {
+        let mut phases = Phases::new();
+        for (from, phase) in [(10, Phase::Draining), (20, Phase::Steady), (30, Phase::Draining)] {
+            phases.enter(at(from), phase, phase.is_restart().then_some(0));
+        }
+        assert_eq!(phases.first_in_restart(at(0), at(9)), None);
+        assert_eq!(phases.first_in_restart(at(0), at(10)), Some(at(10)));
+        assert_eq!(phases.first_in_restart(at(12), at(12)), Some(at(12)));
+        assert_eq!(phases.first_in_restart(at(21), at(99)), Some(at(30)));
+        assert_eq!(phases.first_in_restart(at(21), at(29)), None);
     }
 
     #[test]

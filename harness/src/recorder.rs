@@ -7,24 +7,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::budget::{Budget, FailureCount};
 use crate::clock::Moment;
 use crate::events::EventLog;
 use crate::failure::{Failure, FailureClass};
-use crate::load::cohort::{CohortKind, CohortPlan};
-use crate::load::{CohortTotals, ConnectionUse, Observation, Outcome};
-use crate::phase::{Phase, Phases};
+use crate::load::cohort::CohortPlan;
+use crate::load::{CohortTotals, Observation, Outcome};
+use crate::phase::Phase;
+use crate::placement::{self, Placement};
 use crate::recording::{
-    CohortRecord, CutShort, FailureRecord, LifecycleEvent, LifecycleKind, Nearest, Recording, RestartRecord,
-    Source, Tally, Timeline, record_us,
+    CohortRecord, CutShort, FailureRecord, LifecycleEvent, LifecycleKind, Recording, RestartRecord, Source,
+    Tally, Timeline, record_us,
 };
-use crate::shortage::Stalls;
 
 /// How long an observation waits for the events that explain it.
 const HOLD: Duration = Duration::from_millis(1500);
@@ -36,10 +36,10 @@ const BATCH: usize = 4096;
 /// So many observations may be on their way to the recorder. With more, nothing new is sent until it has caught up: the
 /// requests are late, which the verdict knows, and the memory is bounded.
 const MOST_ON_THE_WAY: usize = 100_000;
-/// How many failures a recording keeps with all they say; the rest is counted.
-pub(crate) const KEPT_FAILURES: usize = 1000;
-/// How far back the nearest lifecycle event is looked for.
-const NEAREST_WITHIN: usize = 256;
+/// How long a replica that is ready may go without a request before clients are asked to open new connections.
+const NEWCOMERS_EVERY: Duration = Duration::from_millis(100);
+/// How many replicas' latest answers are known while a run goes on: those that answered last, if there are more.
+const KNOWN_REPLICAS: usize = 64;
 
 /// A restart, counted from 0 in the order of the rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,9 @@ pub struct Live {
     pub restarting: Option<Arc<str>>,
     /// Restarts that came to their end: the replica was ready again and answered.
     pub ended: usize,
+    /// Whether some failure breaks a budget that counts failures, whatever comes next; if no budget does, whether
+    /// there was one at all. Known when failures are placed, a moment after they were seen.
+    pub is_broken: bool,
     /// For each replica that gave its name: the latest start of a request that it answered.
     answered_by_name: BTreeMap<Arc<str>, Moment>,
     /// The latest start of any request that was answered.
@@ -116,6 +119,21 @@ pub struct Live {
 }
 
 impl Live {
+    /// Notes that `name` has answered a request that was sent at `started`.
+    fn note_answer(&mut self, name: &Arc<str>, started: Moment) {
+        if let Some(latest) = self.answered_by_name.get_mut(name) {
+            *latest = started.max(*latest);
+            return;
+        }
+        if self.answered_by_name.len() == KNOWN_REPLICAS
+            && let Some(oldest) = self.answered_by_name.iter().min_by_key(|(_, latest)| **latest)
+        {
+            let oldest = Arc::clone(oldest.0);
+            self.answered_by_name.remove(&oldest);
+        }
+        self.answered_by_name.insert(Arc::clone(name), started);
+    }
+
     /// Whether `replica` has answered a request that was sent at or after `since`. A replica that never gives its
     /// name is taken to have answered when anybody has.
     fn has_answered(&self, replica: &str, since: Moment) -> bool {
@@ -131,26 +149,65 @@ pub struct Recorder {
     began: Moment,
     /// Observations that were sent and not yet taken.
     on_the_way: Arc<AtomicUsize>,
+    newcomers: Newcomers,
+}
+
+/// How many new connections clients that keep theirs are asked to open: a replica that comes back meets no request if
+/// every client stays where it is.
+#[derive(Debug, Clone, Default)]
+pub struct Newcomers(Arc<AtomicU64>);
+
+impl Newcomers {
+    /// Asks for one more.
+    pub(crate) fn ask(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks for no more.
+    fn enough(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether whoever asks is to open a new connection; each asking is answered once.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+            && self
+                .0
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |wanted| wanted.checked_sub(1))
+                .is_ok()
+    }
 }
 
 impl Recorder {
-    /// Starts the recorder's thread. Its zero is now.
+    /// Starts the recorder's thread. Its zero is now. Any failure counts for [`Live::is_broken`].
     ///
     /// # Panics
     /// If the operating system gives no thread.
     #[must_use]
     pub fn start(cohorts: &[CohortPlan], log: EventLog) -> Self {
+        Self::start_with_budgets(cohorts, &[], log)
+    }
+
+    /// The same; failures are held against `budgets` while the run goes on.
+    ///
+    /// # Panics
+    /// If the operating system gives no thread.
+    #[must_use]
+    pub fn start_with_budgets(cohorts: &[CohortPlan], budgets: &[Budget], log: EventLog) -> Self {
         let (records, inbox) = mpsc::unbounded_channel();
         let (publish, live) = watch::channel(Live::default());
         let began = log.began();
         let on_the_way = Arc::<AtomicUsize>::default();
-        let scribe =
-            Scribe { on_the_way: Arc::clone(&on_the_way), ..Scribe::new(began, cohorts, log, publish) };
+        let scribe = Scribe {
+            on_the_way: Arc::clone(&on_the_way),
+            ..Scribe::new(began, cohorts, budgets, log, publish)
+        };
         std::thread::Builder::new()
             .name("recorder".to_owned())
             .spawn(move || scribe.run(inbox))
             .expect("the operating system gives one more thread");
-        Self { records, live, began, on_the_way }
+        Self { records, live, began, on_the_way, newcomers: Newcomers::default() }
     }
 
     /// The run's zero.
@@ -232,12 +289,30 @@ impl Recorder {
         self.live.clone()
     }
 
+    /// What clients that keep their connections are asked for.
+    #[must_use]
+    pub fn newcomers(&self) -> Newcomers {
+        self.newcomers.clone()
+    }
+
     /// Waits until `replica` has answered a request that was sent at or after `since`; true when it has, false when
-    /// `patience` ran out.
+    /// `patience` ran out. Clients that keep their connections are asked to open new ones meanwhile.
     pub async fn wait_until_answered(&self, replica: &str, since: Moment, patience: Duration) -> bool {
         let mut live = self.live.clone();
-        let answered = live.wait_for(|live| live.has_answered(replica, since));
-        matches!(tokio::time::timeout(patience, answered).await, Ok(Ok(_)))
+        let ask = async {
+            loop {
+                tokio::time::sleep(NEWCOMERS_EVERY).await;
+                self.newcomers.ask();
+            }
+        };
+        let has_answered = tokio::select! {
+            biased;
+            answered = live.wait_for(|live| live.has_answered(replica, since)) => answered.is_ok(),
+            () = tokio::time::sleep(patience) => false,
+            () = ask => unreachable!("it asks without an end"),
+        };
+        self.newcomers.enough();
+        has_answered
     }
 
     /// Places everything that was seen and returns it.
@@ -259,7 +334,8 @@ impl Recorder {
 /// The thread's state: the recording so far, and what is still to be placed.
 struct Scribe {
     recording: Recording,
-    kinds: Vec<CohortKind>,
+    cohorts: Vec<CohortPlan>,
+    counts: Vec<FailureCount>,
     waiting: VecDeque<Observation>,
     log: EventLog,
     live: Live,
@@ -268,21 +344,18 @@ struct Scribe {
 }
 
 impl Scribe {
-    fn new(began: Moment, cohorts: &[CohortPlan], log: EventLog, publish: watch::Sender<Live>) -> Self {
-        let microseconds = || Histogram::new(3).expect("a histogram has 1 to 5 significant digits");
-        let cohort_records = cohorts.iter().map(|plan| CohortRecord {
-            name: plan.kind.name(),
-            phases: std::array::from_fn(|_| Tally::new(3)),
-            totals: CohortTotals::default(),
-            lateness: microseconds(),
-            service: microseconds(),
-            waited: 0,
-        });
-        let recording = Recording { cohorts: cohort_records.collect(), ..Recording::new(began) };
-        let kinds = cohorts.iter().map(|plan| plan.kind).collect();
+    fn new(
+        began: Moment,
+        cohorts: &[CohortPlan],
+        budgets: &[Budget],
+        log: EventLog,
+        publish: watch::Sender<Live>,
+    ) -> Self {
+        let records = cohorts.iter().map(|plan| CohortRecord::new(plan.kind.name())).collect();
         Self {
-            recording,
-            kinds,
+            recording: Recording { cohorts: records, ..Recording::new(began) },
+            cohorts: cohorts.to_vec(),
+            counts: budgets.iter().filter_map(FailureCount::of).collect(),
             waiting: VecDeque::new(),
             log,
             live: Live::default(),
@@ -360,9 +433,7 @@ impl Scribe {
             Outcome::Answered => {
                 self.live.answered = self.live.answered.max(Some(observation.started));
                 if let Some(name) = &observation.replica {
-                    let latest =
-                        self.live.answered_by_name.entry(Arc::clone(name)).or_insert(observation.started);
-                    *latest = observation.started.max(*latest);
+                    self.live.note_answer(name, observation.started);
                 }
             }
             Outcome::Failed(failure) => {
@@ -403,15 +474,19 @@ impl Scribe {
 
     fn place(&mut self, mut observation: Observation) {
         self.excuse(&mut observation);
-        let happened = moment_of(&observation, &self.recording.phases);
-        let (phase, restart) = self.recording.phases.at(happened);
+        let plan = &self.cohorts[observation.cohort];
+        let is_long = plan.kind.is_long();
+        let placement = Placement::of(&observation, plan.delay, &self.recording.phases);
+        let (phase, restart) = placement.spot;
         let latency = observation.finished.since(observation.scheduled);
-        let is_long = self.kinds[observation.cohort].is_long();
-        self.log.observe(&observation, phase, restart, &self.recording.timeline, is_long);
+        self.log.observe(&observation, &placement, &self.recording.timeline, is_long);
         let recording = &mut self.recording;
         let cohort = &mut recording.cohorts[observation.cohort];
         record_us(&mut cohort.lateness, observation.started.since(observation.scheduled));
         cohort.waited += u64::from(observation.has_waited());
+        cohort.coverage[placement.due.0.index()].due += 1;
+        cohort.coverage[placement.sent.0.index()].sent += 1;
+        cohort.in_restarts += u64::from(placement.is_in_restart);
         let bucket = recording.timeline.at(observation.finished);
         match observation.outcome {
             Outcome::Answered => {
@@ -430,55 +505,59 @@ impl Scribe {
                     *recording.answered_by.entry(name).or_default() += 1;
                 }
             }
-            Outcome::Failed(Failure { class, detail }) => {
+            Outcome::Failed(Failure { class, ref detail }) => {
                 cohort.phases[phase.index()].failed(class);
                 bucket.tally.failed(class);
                 if let Some(index) = restart {
                     recording.restarts[index].tally.failed(class);
                 }
-                let failure = FailureRecord {
-                    at: observation.finished,
-                    started: observation.started,
-                    cohort: cohort.name,
-                    number: observation.number,
-                    class,
-                    detail,
-                    connection: observation.connection,
-                    is_hidden_by_retries: is_hidden_by_retries(
-                        self.kinds[observation.cohort],
-                        class,
-                        observation.connection,
-                    ),
-                    phase,
-                    restart,
-                    nearest: nearest(&recording.events, happened),
-                };
-                self.log.failure(&failure);
-                if recording.failures.len() < KEPT_FAILURES {
-                    recording.failures.push(failure);
-                } else {
-                    recording.failures_cut += 1;
-                }
+                let detail = detail.clone();
+                self.failed(&observation, &placement, class, detail);
             }
         }
     }
 
-    /// Silence says nothing of the server if the harness could not listen, or the kernel lost the question: see
-    /// [`Stalls::excuse`] and [`Drops::touch`](crate::shortage::Drops::touch).
-    fn excuse(&mut self, observation: &mut Observation) {
-        let Outcome::Failed(failure) = &mut observation.outcome else { return };
-        if !failure.class.is_silence() {
-            return;
+    fn failed(
+        &mut self,
+        observation: &Observation,
+        placement: &Placement,
+        class: FailureClass,
+        detail: String,
+    ) {
+        let recording = &mut self.recording;
+        let (phase, restart) = placement.spot;
+        let failure = FailureRecord {
+            at: observation.finished,
+            started: observation.started,
+            cohort: recording.cohorts[observation.cohort].name,
+            number: observation.number,
+            class,
+            detail,
+            connection: observation.connection,
+            is_hidden_by_retries: placement::is_hidden_by_retries(class, observation.connection),
+            phase,
+            restart,
+            nearest: placement::nearest(&recording.events, placement.happened),
+            answered_by: observation.replica.clone(),
+            cause: placement::cause(class, observation.connection, &recording.events, placement.happened),
+        };
+        self.log.failure(&failure);
+        if self.counts.is_empty() {
+            self.live.is_broken |= class.is_servers();
         }
-        let (from, to) = (observation.started, observation.finished);
-        let stalled = self.recording.stalls.within(from, to);
-        let excuse = if Stalls::excuse(stalled, to.since(from)) {
-            format!("the harness was stalled for {} ms of it", stalled.as_millis())
-        } else if self.recording.drops.touch(from, to) {
-            "the kernel dropped packets meanwhile, since its table of connections was full".to_owned()
-        } else {
+        for count in &mut self.counts {
+            self.live.is_broken |= count.add(failure.cohort, phase, class);
+        }
+        recording.failures.add(failure);
+    }
+
+    /// Calls a failure what it is if the machine, and not the server, may have caused it.
+    fn excuse(&mut self, observation: &mut Observation) {
+        let Some(excuse) = placement::excuse(observation, &self.recording.stalls, &self.recording.drops)
+        else {
             return;
         };
+        let Outcome::Failed(failure) = &mut observation.outcome else { return };
         self.live.failed -= 1;
         self.live.by_class[failure.class as usize] -= 1;
         self.live.by_class[FailureClass::HarnessResource as usize] += 1;
@@ -531,41 +610,6 @@ impl Recording {
     }
 }
 
-/// When what happened to a request did happen, as far as can be told. A failure to connect, and silence, are seen after
-/// their cause: one that is seen when all is steady again, and whose request began in a restart, is that restart's.
-fn moment_of(observation: &Observation, phases: &Phases) -> Moment {
-    use FailureClass::{ConnectTimeout, Refused, Timeout};
-    let is_seen_late = match &observation.outcome {
-        Outcome::Failed(failure) => matches!(failure.class, Refused | ConnectTimeout | Timeout),
-        Outcome::Answered => false,
-    };
-    let (seen_in, _) = phases.at(observation.finished);
-    if is_seen_late && seen_in == Phase::Steady { observation.started } else { observation.finished }
-}
-
-/// Whether a client that repeats an idempotent request once, when its kept connection broke before any answer, would
-/// have reported success: what Go's `net/http` does (`shouldRetryRequest` in its transport.go).
-fn is_hidden_by_retries(kind: CohortKind, class: FailureClass, connection: Option<ConnectionUse>) -> bool {
-    let is_reused = connection.map_or(kind.reuses_connections(), |used| used.nth > 1);
-    is_reused && matches!(class, FailureClass::EmptyReply | FailureClass::ResetBeforeResponse)
-}
-
-/// The lifecycle event nearest to `moment`, among the latest ones. A server that logs knows best when it did what; the
-/// engine's and the harness's word counts where there is no such log.
-fn nearest(events: &[LifecycleEvent], moment: Moment) -> Option<Nearest> {
-    let latest = &events[events.len().saturating_sub(NEAREST_WITHIN)..];
-    let has_log = latest.iter().any(|event| event.source == Source::Server);
-    latest
-        .iter()
-        .filter(|event| !has_log || event.source == Source::Server)
-        .min_by_key(|event| event.at.since(moment).max(moment.since(event.at)))
-        .map(|event| Nearest {
-            replica: Arc::clone(&event.replica),
-            kind: event.kind,
-            offset_ms: moment.offset_ms(event.at),
-        })
-}
-
 /// Gives each restart what its replica logged about its own end: its first such line after it was told to stop.
 pub(crate) fn attach_accounts(recording: &mut Recording) {
     for restart in &mut recording.restarts {
@@ -582,40 +626,100 @@ pub(crate) fn attach_accounts(recording: &mut Recording) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::cohort::{CohortKind, Payload};
+    use crate::load::content::{Expectation, ExpectedBody};
 
-    const fn at(nanoseconds: u64) -> Moment {
-        Moment::from_nanoseconds(nanoseconds)
+    fn plan(kind: CohortKind) -> CohortPlan {
+        CohortPlan {
+            kind,
+            rate: 1.0,
+            concurrency: 1,
+            requests_per_connection: None,
+            url: "http://127.0.0.1/".into(),
+            headers: http::HeaderMap::new(),
+            echo: None,
+            delay: Duration::ZERO,
+            payload: Payload::None,
+            expectation: Expectation { status: 200, body: ExpectedBody::Any },
+        }
     }
 
-    /// A request that began at 15 and whose failure was seen at `finished`, around a gap from 10 to 20.
-    fn phase_of(class: FailureClass, finished: u64) -> Phase {
-        let mut phases = Phases::new();
-        phases.enter(at(10), Phase::Gap, Some(0));
-        phases.enter(at(20), Phase::Steady, None);
-        let observation = Observation {
+    fn observed(outcome: Outcome, started: Moment, replica: Option<&str>) -> Observation {
+        Observation {
             cohort: 0,
             number: 0,
-            scheduled: at(14),
-            dispatched: at(14),
-            started: at(15),
-            finished: at(finished),
-            outcome: Outcome::Failed(Failure::new(class, "")),
-            replica: None,
+            scheduled: started,
+            dispatched: started,
+            started,
+            finished: started.plus(Duration::from_millis(10)),
+            outcome,
+            replica: replica.map(Arc::from),
             connection: None,
+        }
+    }
+
+    fn failed(class: FailureClass) -> Outcome {
+        Outcome::Failed(Failure::new(class, ""))
+    }
+
+    /// Whether failures, placed, break one of these budgets.
+    fn breaks(budgets: &[&str], classes: &[FailureClass], stall: bool) -> bool {
+        let budgets: Vec<Budget> = budgets.iter().map(|text| text.parse().unwrap()).collect();
+        let (publish, _live) = watch::channel(Live::default());
+        let cohorts = [plan(CohortKind::Fresh)];
+        let mut scribe = Scribe::new(Moment::now(), &cohorts, &budgets, EventLog::discarding(), publish);
+        let began = scribe.recording.began;
+        scribe.on_the_way.store(classes.len(), Ordering::Relaxed);
+        if stall {
+            scribe.take(Record::Stall { from: began, to: began.plus(Duration::from_millis(10)) });
+        }
+        for class in classes {
+            scribe.take(Record::Observation(observed(failed(*class), began, None)));
+        }
+        scribe.place_until(Moment::from_nanoseconds(u64::MAX));
+        scribe.live.is_broken
+    }
+
+    #[test]
+    fn hunt_ends_at_a_failure_that_the_budgets_count() {
+        use FailureClass::{Refused, Timeout};
+        assert!(breaks(&["failed==0"], &[Refused], false));
+        assert!(breaks(&[], &[Refused], false));
+        assert!(breaks(&["p(99)<1s"], &[Refused], false), "no budget counts failures");
+        assert!(!breaks(&["empty_reply==0"], &[Refused], false), "the budgets allow it");
+        assert!(!breaks(&["failed<3"], &[Refused; 2], false));
+        assert!(breaks(&["failed<3"], &[Refused; 3], false));
+        assert!(!breaks(&["slow.failed==0"], &[Refused], false));
+        assert!(breaks(&["failed==0"], &[Timeout], false));
+        assert!(!breaks(&["failed==0"], &[Timeout], true), "the harness was stalled all the while");
+    }
+
+    #[test]
+    fn replica_that_answered_last_is_known_however_many_there_were() {
+        let mut live = Live::default();
+        for number in 0..1000 {
+            live.note_answer(&format!("server-a.{number}").into(), Moment::from_nanoseconds(number));
+        }
+        assert_eq!(live.answered_by_name.len(), KNOWN_REPLICAS);
+        assert!(live.has_answered("server-a.999", Moment::from_nanoseconds(999)));
+        assert!(!live.has_answered("server-a.999", Moment::from_nanoseconds(1000)));
+    }
+
+    #[tokio::test]
+    async fn new_connections_are_asked_for_only_while_a_replica_waits_for_its_first_request() {
+        let recorder = Recorder::start(&[plan(CohortKind::Pooled)], EventLog::discarding());
+        let newcomers = recorder.newcomers();
+        let since = Moment::now();
+        assert!(!newcomers.is_wanted());
+        let waiting = recorder.wait_until_answered("a", since, Duration::from_secs(30));
+        let client = async {
+            while !newcomers.is_wanted() {
+                tokio::task::yield_now().await;
+            }
+            recorder.observe(observed(Outcome::Answered, since, Some("a")));
         };
-        phases.at(moment_of(&observation, &phases)).0
-    }
-
-    #[test]
-    fn connect_that_was_refused_in_the_gap_is_the_gaps_even_if_it_is_seen_after_it() {
-        assert_eq!(phase_of(FailureClass::Refused, 19), Phase::Gap);
-        assert_eq!(phase_of(FailureClass::Refused, 21), Phase::Gap);
-        assert_eq!(phase_of(FailureClass::Timeout, 5000), Phase::Gap);
-    }
-
-    #[test]
-    fn connection_that_breaks_when_all_is_steady_again_is_no_restarts() {
-        assert_eq!(phase_of(FailureClass::EmptyReply, 21), Phase::Steady);
-        assert_eq!(phase_of(FailureClass::Truncated, 5000), Phase::Steady);
+        let (has_answered, ()) = tokio::join!(waiting, client);
+        assert!(has_answered);
+        assert!(!newcomers.is_wanted(), "that was enough");
     }
 }

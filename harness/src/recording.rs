@@ -1,7 +1,7 @@
 //! What a run leaves behind: plain data, filled by the [`recorder`](crate::recorder), read by the
 //! [`summary`](crate::summary). Its size does not grow with the number of requests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
-use crate::failure::FailureClass;
+use crate::failure::{Cause, FailureClass};
 use crate::load::{CohortTotals, ConnectionUse};
 use crate::phase::{Phase, Phases};
 use crate::shortage::{Drops, Stalls};
@@ -183,12 +183,17 @@ impl Tally {
 
     /// Adds another tally's requests to this one.
     pub fn add(&mut self, other: &Self) {
+        self.add_counts(other);
+        // An auto-resizing histogram of the same or higher precision takes any other.
+        let _ = self.latency.add(&other.latency);
+    }
+
+    /// Adds another tally's counts, and none of its latencies, to this one.
+    pub fn add_counts(&mut self, other: &Self) {
         self.requests += other.requests;
         for (mine, theirs) in self.failed.iter_mut().zip(other.failed) {
             *mine += theirs;
         }
-        // An auto-resizing histogram of the same or higher precision takes any other.
-        let _ = self.latency.add(&other.latency);
     }
 
     /// Failures of one class.
@@ -225,6 +230,40 @@ pub struct CohortRecord {
     pub service: Histogram<u64>,
     /// How many requests had to wait because the cohort's concurrency was used up.
     pub waited: u64,
+    /// What the schedule asked of each phase and what was sent in it, by position in [`Phase::ALL`].
+    pub coverage: [Coverage; Phase::ALL.len()],
+    /// How many requests were under way in some restart: sent in it, or before it and not yet answered.
+    pub in_restarts: u64,
+}
+
+impl CohortRecord {
+    /// Nothing seen yet.
+    ///
+    /// # Panics
+    /// Never: the histograms' precision is a constant that they take.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        let microseconds = || Histogram::new(3).expect("a histogram has 1 to 5 significant digits");
+        Self {
+            name,
+            phases: std::array::from_fn(|_| Tally::new(3)),
+            totals: CohortTotals::default(),
+            lateness: microseconds(),
+            service: microseconds(),
+            waited: 0,
+            coverage: [Coverage::default(); Phase::ALL.len()],
+            in_restarts: 0,
+        }
+    }
+}
+
+/// How much of its load a phase has seen. A generator that stands still sends what was due in one phase in another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Requests that were due in it.
+    pub due: u64,
+    /// Requests that were sent in it, whenever they were due.
+    pub sent: u64,
 }
 
 /// One restart, or replacement, of one replica.
@@ -294,6 +333,98 @@ pub struct FailureRecord {
     pub restart: Option<usize>,
     /// The lifecycle event nearest in time, if there was one.
     pub nearest: Option<Nearest>,
+    /// Who answered, if there was an answer that said so.
+    pub answered_by: Option<Arc<str>>,
+    /// What caused it, as far as the evidence tells.
+    pub cause: Option<Cause>,
+}
+
+/// The failures that are kept with all they say: some of each restart and class, so that a run whose first restart loses
+/// thousands still shows what the later ones lost. The rest is counted.
+#[derive(Debug, Default)]
+pub struct KeptFailures {
+    kept: Vec<FailureRecord>,
+    counts: HashMap<(Option<usize>, FailureClass), usize>,
+    /// How often the share of each restart and class was halved.
+    halvings: u32,
+    cut: u64,
+}
+
+impl KeptFailures {
+    /// How many are kept at most.
+    pub const MOST: usize = 1000;
+    /// How many of a restart and class, unless there are too many of these.
+    const SHARE: usize = 64;
+    /// How many times as many of those that belong to no restart.
+    const STEADY: usize = 8;
+
+    /// Keeps a failure, or counts it.
+    pub fn add(&mut self, failure: FailureRecord) {
+        let share = self.share(failure.restart);
+        let count = self.counts.entry((failure.restart, failure.class)).or_default();
+        if *count >= share {
+            self.cut += 1;
+            return;
+        }
+        if self.kept.len() == Self::MOST && !self.make_room() {
+            self.cut += 1;
+            return;
+        }
+        // Room may have been made by halving the shares.
+        let share = self.share(failure.restart);
+        let count = self.counts.entry((failure.restart, failure.class)).or_default();
+        if *count >= share {
+            self.cut += 1;
+        } else {
+            *count += 1;
+            self.kept.push(failure);
+        }
+    }
+
+    /// Those that are kept, in the order in which they were added.
+    #[must_use]
+    pub fn kept(&self) -> &[FailureRecord] {
+        &self.kept
+    }
+
+    /// How many were added and are not kept.
+    #[must_use]
+    pub const fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// Counts failures of which nothing else is known.
+    pub(crate) fn set_cut(&mut self, cut: u64) {
+        self.cut = cut;
+    }
+
+    fn share(&self, restart: Option<usize>) -> usize {
+        let times = if restart.is_some() { 1 } else { Self::STEADY };
+        ((Self::SHARE >> self.halvings.min(6)) * times).max(1)
+    }
+
+    /// Halves the shares until there is room; false if each has one already.
+    fn make_room(&mut self) -> bool {
+        while self.kept.len() >= Self::MOST && self.halvings < 9 {
+            self.halvings += 1;
+            self.counts.clear();
+            let mut kept = std::mem::take(&mut self.kept);
+            let before = kept.len();
+            kept.retain(|failure| {
+                let share = self.share(failure.restart);
+                let count = self.counts.entry((failure.restart, failure.class)).or_default();
+                *count += 1;
+                if *count > share {
+                    *count = share;
+                    return false;
+                }
+                true
+            });
+            self.cut += (before - kept.len()) as u64;
+            self.kept = kept;
+        }
+        self.kept.len() < Self::MOST
+    }
 }
 
 /// The lifecycle event nearest to a failure.
@@ -456,10 +587,8 @@ pub struct Recording {
     pub restarts: Vec<RestartRecord>,
     /// The cohorts, in the scenario's order.
     pub cohorts: Vec<CohortRecord>,
-    /// The first failures.
-    pub failures: Vec<FailureRecord>,
-    /// How many failures are not in `failures`.
-    pub failures_cut: u64,
+    /// Some failures of each restart and class.
+    pub failures: KeptFailures,
     /// Answers by replica; those that do not say who they are, are under no name.
     pub answered_by: BTreeMap<Arc<str>, u64>,
     /// The run over time.
@@ -496,8 +625,7 @@ impl Recording {
             phases: Phases::new(),
             restarts: Vec::new(),
             cohorts: Vec::new(),
-            failures: Vec::new(),
-            failures_cut: 0,
+            failures: KeptFailures::default(),
             answered_by: BTreeMap::new(),
             timeline: Timeline::new(began),
             kernel: BTreeMap::new(),
@@ -522,6 +650,62 @@ mod tests {
         tally.failed(FailureClass::Refused);
         tally.answered(Duration::from_millis(3));
         assert_eq!((tally.requests, tally.failures(), tally.ok()), (3, 1, 1));
+    }
+
+    fn failure(restart: Option<usize>, number: u64, class: FailureClass) -> FailureRecord {
+        FailureRecord {
+            at: Moment::from_nanoseconds(number),
+            started: Moment::from_nanoseconds(number),
+            cohort: "fresh",
+            number,
+            class,
+            detail: String::new(),
+            connection: None,
+            is_hidden_by_retries: false,
+            phase: Phase::Gap,
+            restart,
+            nearest: None,
+            answered_by: None,
+            cause: None,
+        }
+    }
+
+    #[test]
+    fn every_restart_and_class_keeps_failures_however_many_there_are_before() {
+        let mut failures = KeptFailures::default();
+        for number in 0..5_000 {
+            failures.add(failure(Some(0), number, FailureClass::Refused));
+        }
+        assert_eq!(
+            (failures.kept().len(), failures.cut()),
+            (64, 4_936),
+            "a restart takes its share and no more"
+        );
+        for restart in 1..900 {
+            for number in 0..100 {
+                failures.add(failure(Some(restart), number, FailureClass::Refused));
+            }
+        }
+        failures.add(failure(Some(900), 7, FailureClass::EmptyReply));
+        assert!(failures.kept().len() <= KeptFailures::MOST);
+        assert_eq!(failures.kept().len() as u64 + failures.cut(), 5_000 + 899 * 100 + 1, "none is forgotten");
+        for restart in 0..=900 {
+            assert!(
+                failures.kept().iter().any(|failure| failure.restart == Some(restart)),
+                "restart {restart}"
+            );
+        }
+        let numbers: Vec<u64> = failures.kept().iter().take(1).map(|failure| failure.number).collect();
+        assert_eq!(numbers, [0], "the first ones are kept");
+    }
+
+    #[test]
+    fn failures_of_no_restart_are_kept_in_greater_number() {
+        let mut failures = KeptFailures::default();
+        for number in 0..600 {
+            failures.add(failure(None, number, FailureClass::EmptyReply));
+        }
+        assert_eq!((failures.kept().len(), failures.cut()), (512, 88));
     }
 
     proptest! {

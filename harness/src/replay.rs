@@ -6,16 +6,12 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 use crate::clock::{Moment, WallOffset};
 use crate::events::line::{Event, Failed, Head, Line, Sample, Stretch, Totals};
 use crate::load::cohort::CohortKind;
 use crate::load::{ClientTotals, CohortTotals, ConnectionUse};
-use crate::recorder::{KEPT_FAILURES, RestartId, attach_accounts};
-use crate::recording::{
-    CohortRecord, CutShort, FailureRecord, LifecycleEvent, Nearest, Recording, Tally, Timeline,
-};
+use crate::recorder::{RestartId, attach_accounts};
+use crate::recording::{CohortRecord, CutShort, FailureRecord, LifecycleEvent, Nearest, Recording, Timeline};
 use crate::report::{Context, Report};
 use crate::summary::Summary;
 use crate::verdict::{Asked, judge};
@@ -60,29 +56,19 @@ pub fn replay(lines: impl BufRead) -> Result<Report, ReplayError> {
 struct Replay {
     head: Head,
     recording: Recording,
-    /// Failures since the last sample, in which they are counted.
-    uncounted: usize,
+    /// Failures since the last sample: the next one counts them.
+    uncounted: Vec<FailureRecord>,
 }
 
 impl Replay {
     fn new(head: Head) -> Self {
         let cohorts = head.scenario.cohorts.iter().filter_map(|cohort| CohortKind::named(&cohort.name));
-        let microseconds = || Histogram::new(3).expect("a histogram has 1 to 5 significant digits");
         let recording = Recording {
-            cohorts: cohorts
-                .map(|kind| CohortRecord {
-                    name: kind.name(),
-                    phases: std::array::from_fn(|_| Tally::new(3)),
-                    totals: CohortTotals::default(),
-                    lateness: microseconds(),
-                    service: microseconds(),
-                    waited: 0,
-                })
-                .collect(),
+            cohorts: cohorts.map(|kind| CohortRecord::new(kind.name())).collect(),
             cut_short: Some(CutShort::Killed),
             ..Recording::new(ZERO)
         };
-        Self { head, recording, uncounted: 0 }
+        Self { head, recording, uncounted: Vec::new() }
     }
 
     fn take(&mut self, line: Line) {
@@ -102,7 +88,7 @@ impl Replay {
             Event::Phase { phase, restart, .. } => recording.phases.enter(at, phase, restart),
             Event::Failure(failed) => self.failure(at, *failed),
             Event::Sample(sample) => {
-                self.uncounted = 0;
+                self.uncounted.drain(..).for_each(|failure| recording.failures.add(failure));
                 self.sample(&sample);
             }
             Event::Timeline(stretch) => self.stretch(at, *stretch),
@@ -117,22 +103,20 @@ impl Replay {
 
     fn failure(&mut self, at: Moment, failed: Failed) {
         let Some(kind) = CohortKind::named(&failed.cohort) else { return };
-        if self.recording.failures.len() >= KEPT_FAILURES {
-            return;
-        }
-        self.uncounted += 1;
-        self.recording.failures.push(FailureRecord {
+        let connection = match (failed.connection_request, failed.on_kept_connection) {
+            (None, None | Some(false)) => None,
+            (nth, _) => Some(ConnectionUse { nth, sent: failed.bytes_sent, received: failed.bytes_received }),
+        };
+        self.uncounted.push(FailureRecord {
             at,
             started: moment(failed.started_ms),
             cohort: kind.name(),
             number: failed.number,
             class: failed.class,
             detail: failed.detail,
-            connection: failed.connection_request.map(|nth| ConnectionUse {
-                nth,
-                sent: failed.bytes_sent,
-                received: failed.bytes_received,
-            }),
+            connection,
+            answered_by: failed.answered_by,
+            cause: failed.cause,
             is_hidden_by_retries: failed.hidden_by_retries,
             phase: failed.phase,
             restart: failed.restart,
@@ -151,6 +135,10 @@ impl Replay {
             sample.service.add_to(&mut cohort.service);
             sample.lateness.add_to(&mut cohort.lateness);
             cohort.waited += sample.waited;
+            cohort.in_restarts += sample.in_restarts;
+            let coverage = &mut cohort.coverage[sample.phase.index()];
+            coverage.due += sample.due;
+            coverage.sent += sample.sent;
         }
         let window = sample.restart.and_then(|index| recording.restarts.get_mut(index));
         match window {
@@ -196,11 +184,10 @@ impl Replay {
             recording.load_ended = Some(recording.ended);
         }
         attach_accounts(recording);
-        // The kill came between a failure and the sample that counts it.
-        recording.failures.truncate(recording.failures.len() - self.uncounted);
+        // What is uncounted stays out: the kill came between a failure and the sample that counts it.
         let summary = Summary::of(recording);
         let failed: u64 = summary.totals.by_class.values().sum();
-        recording.failures_cut = failed.saturating_sub(recording.failures.len() as u64);
+        recording.failures.set_cut(failed.saturating_sub(recording.failures.kept().len() as u64));
         let scenario = self.head.scenario;
         let asked = Asked { replicas: scenario.replicas, rounds: scenario.rounds };
         let judgement = judge(recording, &summary, &self.head.budgets, asked);

@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize};
 pub use self::assemble::Context;
 use crate::budget::Budget;
 use crate::evidence::Evidence;
-use crate::failure::FailureClass;
+use crate::failure::{Cause, FailureClass};
 use crate::lives::Life;
 use crate::phase::Phase;
 use crate::recording::{LifecycleKind, Source};
 use crate::runtime::Environment;
-use crate::summary::{CohortSummary, Counts, Latency, PhaseSummary};
+use crate::summary::{CohortSummary, Counts, Latency, LossyRestarts, PhaseSummary};
 use crate::verdict::{BudgetResult, Verdict};
 
 /// The version of `report.json`'s schema. It grows when a field changes its meaning or goes away.
@@ -63,13 +63,16 @@ pub struct Report {
     pub lives: Vec<Life>,
     /// The restarts, in order.
     pub restarts: Vec<RestartInfo>,
+    /// How many restarts lost something.
+    #[serde(default)]
+    pub lossy_restarts: LossyRestarts,
     /// What happened in the replicas' lives, in the order of time.
     #[serde(default)]
     pub events: Vec<EventInfo>,
     /// How many events are not in the list.
     #[serde(default)]
     pub events_cut: u64,
-    /// The first failures.
+    /// Failures: the first of each restart and class.
     pub failures: Vec<FailureInfo>,
     /// How many failures are not in the list.
     pub failures_cut: u64,
@@ -223,6 +226,12 @@ pub struct FailureInfo {
     pub event: Option<String>,
     /// Whose life that was.
     pub replica: Option<String>,
+    /// Who answered, if there was an answer that said so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answered_by: Option<String>,
+    /// What caused it, where the evidence says more than the class.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<Cause>,
     /// How long the request had run, in milliseconds.
     pub after_ms: f64,
     /// All of that in a sentence.

@@ -101,7 +101,8 @@ pub async fn run(
         budgets: scenario.budgets.clone(),
         environment: environment.clone(),
     };
-    let recorder = Recorder::start(&scenario.cohorts, EventLog::create(&directory, head)?);
+    let log = EventLog::create(&directory, head)?;
+    let recorder = Recorder::start_with_budgets(&scenario.cohorts, &scenario.budgets, log);
     let (Experiment { recording, loose_ends }, replicas) = {
         // How many replicas a project has is known when its containers are looked up.
         let is_project = matches!(scenario.subject, Subject::Compose { .. });

@@ -123,6 +123,21 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The phases that such a rollout goes through.
+    #[must_use]
+    pub const fn phases(&self) -> [Phase; 4] {
+        match self {
+            Self::Replace { order: Order::StartFirst, .. } => {
+                [Phase::Steady, Phase::Starting, Phase::Overlap, Phase::Draining]
+            }
+            Self::Restart | Self::Replace { order: Order::StopFirst, .. } => {
+                [Phase::Steady, Phase::Draining, Phase::Gap, Phase::Starting]
+            }
+        }
+    }
+}
+
 /// When a rollout ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -293,11 +308,12 @@ impl Scenario {
         }
         let timing = timing(options)?;
         let cohorts = requests::cohorts(options, server, &target)?;
-        let budgets = budgets(&options.budget, &cohorts)?;
+        let change = change(options, &subject)?;
+        let budgets = budgets(&options.budget, &cohorts, &change)?;
         Ok(Self {
             readiness: readiness(options.ready.as_deref(), &subject)?,
             container: ContainerSettings::from_options(options)?,
-            change: change(options, &subject)?,
+            change,
             report_dir: options.report_dir.clone(),
             seed: options.seed.unwrap_or(1),
             subject,
@@ -512,40 +528,57 @@ fn readiness(text: Option<&str>, subject: &Subject) -> Result<Readiness, Scenari
     }
 }
 
-fn budgets(texts: &[String], cohorts: &[CohortPlan]) -> Result<Vec<Budget>, ScenarioError> {
+fn budgets(texts: &[String], cohorts: &[CohortPlan], change: &Change) -> Result<Vec<Budget>, ScenarioError> {
     let texts = if texts.is_empty() { &["failed==0".to_owned()] } else { texts };
     texts
         .iter()
         .map(|text| {
             let budget: Budget =
                 text.parse().map_err(|error| ScenarioError::new("--budget", text, format!("{error}")))?;
-            check_scope(&budget, cohorts).map_err(|remedy| ScenarioError::new("--budget", text, remedy))?;
+            check_scope(&budget, cohorts, change)
+                .map_err(|remedy| ScenarioError::new("--budget", text, remedy))?;
             Ok(budget)
         })
         .collect()
 }
 
-/// A budget that names nothing that exists would always hold: it is an error.
-fn check_scope(budget: &Budget, cohorts: &[CohortPlan]) -> Result<(), String> {
-    let Some(scope) = budget.scope.as_deref() else { return Ok(()) };
-    if budget.metric == Metric::Replayed {
-        let can_see = cohorts.iter().any(|plan| plan.kind.name() == scope && plan.kind.reuses_connections());
-        return if can_see {
-            Ok(())
-        } else {
-            Err("replays are counted for pooled, strict and h2 only".to_owned())
-        };
+/// A budget over what cannot occur would always hold, or never: it is an error.
+fn check_scope(budget: &Budget, cohorts: &[CohortPlan], change: &Change) -> Result<(), String> {
+    let scope = budget.scope.as_deref();
+    let in_scope = |plan: &&CohortPlan| scope.is_none_or(|scope| plan.kind.name() == scope);
+    match budget.metric {
+        Metric::Replayed => {
+            let can_see = cohorts.iter().filter(in_scope).any(|plan| plan.kind.reuses_connections());
+            return if can_see {
+                Ok(())
+            } else {
+                Err("replays are counted for pooled, strict and h2 only, and none of them is meant here"
+                    .to_owned())
+            };
+        }
+        Metric::Killed if scope.is_some() => {
+            return Err("restarts are no cohort's and no phase's; write 'killed==0'".to_owned());
+        }
+        Metric::Killed => return Ok(()),
+        _ => {}
     }
-    let is_cohort = cohorts.iter().any(|plan| plan.kind.name() == scope);
-    let is_phase = Phase::ALL.into_iter().any(|phase| phase.name() == scope);
-    if is_cohort || is_phase {
+    let is_cohort = scope.is_some_and(|scope| cohorts.iter().any(|plan| plan.kind.name() == scope));
+    if !is_cohort && budget.metric.is_latency() && cohorts.iter().all(|plan| plan.kind.is_long()) {
+        let name = cohorts.first().map_or("slow", |plan| plan.kind.name());
+        return Err(format!(
+            "latencies of cohorts that are slow on purpose count only where one is named, as in {name}.{budget}"
+        ));
+    }
+    let Some(scope) = scope.filter(|_| !is_cohort) else { return Ok(()) };
+    let phases = change.phases();
+    if phases.iter().any(|phase| phase.name() == scope) {
         return Ok(());
     }
     let names: Vec<&str> = cohorts.iter().map(|plan| plan.kind.name()).collect();
     Err(format!(
         "this run has no `{scope}`; its cohorts are {}, its phases {}",
         names.join(", "),
-        Phase::ALL.map(Phase::name).join(", ")
+        phases.map(Phase::name).join(", ")
     ))
 }
 
@@ -590,7 +623,7 @@ mod tests {
 
     #[test]
     fn each_error_names_field_value_and_remedy() {
-        let cases: [(Options, &str); 21] = [
+        let cases: Vec<(Options, &str)> = vec![
             (with(|o| o.preset = Some("gracefull".into())), "--preset: `gracefull`: it is one of normal, "),
             (with(|o| o.runtime = Some("podman".into())), "--runtime: `podman`: this version knows docker"),
             (with(|o| o.rounds = Some(0)), "--rounds: `0`: at least 1"),
@@ -618,6 +651,8 @@ mod tests {
                 "--stop-signal: `QUIT`: write a name like SIGTERM",
             ),
             (with(|o| o.requests_per_connection = Some(0)), "--requests-per-connection: `0`: at least 1"),
+            (with(|o| o.echo_header = Some("a b".into())), "--echo-header: `a b`: invalid HTTP header name"),
+            (with(|o| o.echo_header = Some("Host".into())), "--echo-header: `Host`: it belongs to"),
             (with(|o| o.header = vec!["Host".into()]), "--header: `Host`: write 'Name: value'"),
             (with(|o| o.header = vec!["a b: c".into()]), "--header: `a b: c`: invalid HTTP header name"),
             (
@@ -629,6 +664,46 @@ mod tests {
             let error = error(&options);
             assert!(error.starts_with(beginning), "{error}\nshould begin with {beginning}");
             assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn budget_over_what_cannot_occur_is_an_error() {
+        let asked = |budget: &str, replace: Option<Order>, cohorts: &str| {
+            scenario(&with(|o| {
+                o.budget = vec![budget.into()];
+                o.replace = replace.map(|_| "next:1".into());
+                o.order = replace.map(|order| order.name().into());
+                o.cohort = vec![cohorts.into()];
+            }))
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+        };
+        let refused = [
+            ("overlap.failed==0", None, "fresh", "this run has no `overlap`"),
+            ("overlap.failed==0", Some(Order::StopFirst), "fresh", "this run has no `overlap`"),
+            ("gap.failed==0", Some(Order::StartFirst), "fresh", "this run has no `gap`"),
+            ("replayed==0", None, "fresh,slow", "replays are counted for"),
+            ("steady.replayed==0", None, "pooled", "replays are counted for"),
+            ("fresh.killed==0", None, "fresh", "restarts are no cohort's"),
+            ("max<1s", None, "slow", "latencies of cohorts that are slow on purpose"),
+            ("gap.p(99)<1s", None, "slow,upload", "latencies of cohorts that are slow on purpose"),
+        ];
+        for (budget, replace, cohorts, told) in refused {
+            let error = asked(budget, replace, cohorts).unwrap_err();
+            assert!(error.starts_with("--budget: ") && error.contains(told), "{budget}: {error}");
+        }
+        let taken = [
+            ("gap.failed==0", None, "fresh"),
+            ("gap.failed==0", Some(Order::StopFirst), "fresh"),
+            ("overlap.failed==0", Some(Order::StartFirst), "fresh"),
+            ("replayed==0", None, "fresh,pooled"),
+            ("killed==0", None, "fresh"),
+            ("slow.max<4s", None, "slow"),
+            ("max<1s", None, "slow,fresh"),
+        ];
+        for (budget, replace, cohorts) in taken {
+            assert_eq!(asked(budget, replace, cohorts), Ok(()), "{budget}");
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::{Budget, Metric};
 use crate::confidence::upper_bound;
 use crate::failure::FailureClass;
+use crate::load::cohort::CohortKind;
 use crate::phase::Phase;
 use crate::recording::{CohortRecord, Recording, Tally};
 
@@ -78,10 +79,22 @@ pub struct PhaseSummary {
     /// Its counts.
     #[serde(flatten)]
     pub counts: Counts,
-    /// From the scheduled start.
+    /// From the scheduled start, of cohorts that are not slow on purpose.
     pub latency: Latency,
     /// The 95 % upper bound of the failures, per million requests.
     pub upper_bound_per_million: Option<f64>,
+}
+
+/// How many restarts lost something. Failures come in bursts, one restart loses many or none, so this says more of the
+/// next restart than a bound per request, which takes requests for independent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossyRestarts {
+    /// Restarts that were completed, or lost something.
+    pub restarts: u64,
+    /// Those of them in which a request failed.
+    pub lossy: u64,
+    /// The 95 % upper bound of the share of restarts that lose something, from 0 to 1; none without a restart.
+    pub upper_bound: Option<f64>,
 }
 
 /// A run in numbers.
@@ -93,6 +106,10 @@ pub struct Summary {
     pub cohorts: Vec<CohortSummary>,
     /// By phase; phases in which nothing ended are left out.
     pub phases: Vec<PhaseSummary>,
+    /// How many restarts lost something.
+    pub lossy_restarts: LossyRestarts,
+    killed: Option<u64>,
+    /// Everything together; as for the phases, without the latencies of cohorts that are slow on purpose.
     all: Tally,
     by_cohort: Vec<(String, Tally)>,
     by_phase: Vec<(Phase, Tally)>,
@@ -109,9 +126,14 @@ impl Summary {
             .collect();
         let by_phase: Vec<(Phase, Tally)> = Phase::ALL
             .into_iter()
-            .map(|phase| (phase, sum(recording.cohorts.iter().map(|cohort| &cohort.phases[phase.index()]))))
+            .map(|phase| {
+                let tallies =
+                    recording.cohorts.iter().map(|cohort| (cohort.name, &cohort.phases[phase.index()]));
+                (phase, sum_of_cohorts(tallies))
+            })
             .collect();
-        let all = sum(by_cohort.iter().map(|(_, tally)| tally));
+        let all = sum_of_cohorts(by_cohort.iter().map(|(name, tally)| (name.as_str(), tally)));
+        let killed = recording.restarts.iter().filter(|restart| restart.killed).count() as u64;
         Self {
             totals: counts(&all),
             cohorts: recording
@@ -130,6 +152,8 @@ impl Summary {
                     upper_bound_per_million: per_million(tally),
                 })
                 .collect(),
+            lossy_restarts: lossy_restarts(recording),
+            killed: (!recording.restarts.is_empty()).then_some(killed),
             all,
             by_cohort,
             by_phase,
@@ -144,7 +168,7 @@ impl Summary {
     }
 
     /// What a budget's metric amounts to in this run: a count, or milliseconds. None if the run has nothing to measure
-    /// it by: no such scope, or a latency of nothing.
+    /// it by: no such scope, no request whose failures could be counted, a latency of nothing.
     #[must_use]
     pub fn measure(&self, budget: &Budget) -> Option<f64> {
         let tally = match budget.scope.as_deref() {
@@ -155,14 +179,17 @@ impl Summary {
                 )?
             }
         };
-        if budget.metric == Metric::Replayed {
-            return self.replayed(budget.scope.as_deref());
+        match budget.metric {
+            Metric::Requests => return Some(tally.requests as f64),
+            Metric::Killed => return self.killed.map(|killed| killed as f64),
+            _ if tally.requests == 0 => return None,
+            Metric::Replayed => return self.replayed(budget.scope.as_deref()),
+            _ => {}
         }
         let milliseconds = |microseconds: u64| microseconds as f64 / 1e3;
         let has_latency = !tally.latency.is_empty();
         Some(match budget.metric {
             Metric::Failed => tally.failures() as f64,
-            Metric::Requests => tally.requests as f64,
             Metric::Ok => tally.ok() as f64,
             Metric::Class(class) => tally.of(class) as f64,
             Metric::Reset => resets(tally) as f64,
@@ -170,7 +197,9 @@ impl Summary {
                 milliseconds(tally.latency.value_at_quantile(percent / 100.0))
             }
             Metric::Max if has_latency => milliseconds(tally.latency.max()),
-            Metric::Percentile(_) | Metric::Max | Metric::Replayed => return None,
+            Metric::Percentile(_) | Metric::Max | Metric::Requests | Metric::Replayed | Metric::Killed => {
+                return None;
+            }
         })
     }
 }
@@ -226,10 +255,33 @@ fn cohort(record: &CohortRecord, tally: &Tally) -> CohortSummary {
     }
 }
 
-/// The 95 % upper bound of a tally's failures, per million requests.
+/// The 95 % upper bound of a tally's failures, per million requests; the harness's own shortages tried nothing.
 #[must_use]
 pub fn per_million(tally: &Tally) -> Option<f64> {
-    upper_bound(tally.failures(), tally.requests).map(|bound| bound * 1e6)
+    upper_bound(tally.failures(), tally.ok() + tally.failures()).map(|bound| bound * 1e6)
+}
+
+fn lossy_restarts(recording: &Recording) -> LossyRestarts {
+    let (mut restarts, mut lossy) = (0, 0);
+    for restart in &recording.restarts {
+        let is_lossy = restart.tally.failures() > 0;
+        restarts += u64::from(restart.answered.is_some() || is_lossy);
+        lossy += u64::from(is_lossy);
+    }
+    LossyRestarts { restarts, lossy, upper_bound: upper_bound(lossy, restarts) }
+}
+
+/// Everything of some cohorts, each with its name, but for the latencies of those that are slow on purpose.
+fn sum_of_cohorts<'a>(tallies: impl Iterator<Item = (&'a str, &'a Tally)>) -> Tally {
+    let mut total = Tally::new(3);
+    for (name, tally) in tallies {
+        if CohortKind::named(name).is_some_and(CohortKind::is_long) {
+            total.add_counts(tally);
+        } else {
+            total.add(tally);
+        }
+    }
+    total
 }
 
 fn sum<'a>(tallies: impl Iterator<Item = &'a Tally>) -> Tally {
@@ -245,20 +297,16 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::load::{ClientTotals, CohortTotals};
+    use crate::recording::RestartRecord;
 
     /// Two cohorts: `fresh` answered 98 in steady and lost 2 while draining, `slow` answered one.
     pub(crate) fn recording() -> Recording {
-        let histogram = || Histogram::new(3).unwrap();
         let cohort = |name, sent| CohortRecord {
-            name,
-            phases: std::array::from_fn(|_| Tally::new(3)),
             totals: CohortTotals {
                 sent,
                 client: ClientTotals { connections: sent, replayed: Some(3), closed_idle: None },
             },
-            lateness: histogram(),
-            service: histogram(),
-            waited: 0,
+            ..CohortRecord::new(name)
         };
         let (mut fresh, mut slow) = (cohort("fresh", 101), cohort("slow", 1));
         for ms in 1..=98 {
@@ -295,8 +343,70 @@ mod tests {
         assert_eq!(measure("requests>0"), Some(101.0));
         let median = measure("fresh.med<1s").unwrap();
         assert!((median - 49.0).abs() < 1.0, "{median}");
-        assert!((measure("max<1s").unwrap() - 3000.0).abs() < 3.0);
         assert_eq!(measure("fresh.replayed==0"), Some(3.0));
         assert_eq!(measure("gap.max<1s"), None, "nothing was answered in the gap");
+    }
+
+    #[test]
+    fn latencies_of_requests_that_are_slow_on_purpose_count_for_their_own_cohort_only() {
+        assert!((measure("slow.max<1s").unwrap() - 3000.0).abs() < 3.0);
+        assert!((measure("max<1s").unwrap() - 98.0).abs() < 1.0);
+        assert_eq!(measure("draining.max<1s"), None, "nothing but a slow one was answered");
+        let draining = &Summary::of(&recording()).phases[1];
+        assert_eq!((draining.counts.ok, draining.latency), (1, Latency::default()));
+    }
+
+    #[test]
+    fn budget_over_no_requests_measures_nothing() {
+        assert_eq!(measure("gap.failed==0"), None);
+        assert_eq!(measure("gap.ok==0"), None);
+        assert_eq!(measure("gap.requests>0"), Some(0.0));
+    }
+
+    /// A restart in which `failed` requests were refused.
+    fn restart(failed: usize, is_killed: bool) -> RestartRecord {
+        let at = Moment::from_nanoseconds(1);
+        let mut tally = Tally::new(2);
+        (0..failed).for_each(|_| tally.failed(FailureClass::Refused));
+        tally.failed(FailureClass::HarnessResource);
+        RestartRecord {
+            replica: "a".into(),
+            successor: None,
+            round: 1,
+            began: at,
+            terminated: Some(at),
+            exited: Some(at),
+            started: Some(at),
+            ready: Some(at),
+            answered: Some(at),
+            exit_code: Some(0),
+            killed: is_killed,
+            tally,
+            account: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn restarts_are_counted_as_they_come_whatever_number_of_requests_each_lost() {
+        let none = recording();
+        assert_eq!(Summary::of(&none).measure(&"killed==0".parse().unwrap()), None, "nothing was restarted");
+        let mut some = recording();
+        some.restarts = vec![restart(7, false), restart(0, true), restart(0, false)];
+        let summary = Summary::of(&some);
+        assert_eq!(summary.measure(&"killed==0".parse().unwrap()), Some(1.0));
+        let lossy = summary.lossy_restarts;
+        assert_eq!((lossy.restarts, lossy.lossy), (3, 1));
+        some.restarts[0] = restart(0, false);
+        let bound = Summary::of(&some).lossy_restarts.upper_bound.unwrap();
+        assert!((bound - (1.0 - 0.05_f64.powf(1.0 / 3.0))).abs() < 1e-9, "{bound}");
+    }
+
+    #[test]
+    fn shortages_of_the_harness_are_no_trials() {
+        let mut tally = Tally::new(3);
+        (0..10).for_each(|_| tally.answered(Duration::from_millis(1)));
+        let before = per_million(&tally);
+        (0..1000).for_each(|_| tally.failed(FailureClass::HarnessResource));
+        assert_eq!(per_million(&tally), before);
     }
 }

@@ -1,25 +1,39 @@
 //! Pass, fail, or inconclusive. Pure.
 //!
-//! A broken budget is a fail, whatever else is true of the run, with one exception: what the harness itself may have
-//! caused by being short of CPU. What a client is told (refused, reset, empty, truncated, an unexpected answer) stays a
-//! failure however busy the machine is. Silence is not told by anybody: a timeout of which the harness was stalled for a
-//! quarter counts as the harness's own shortage. A latency budget whose excess the harness's stalls explain is broken, but
-//! leaves the run inconclusive.
+//! A broken budget is a fail, whatever else is true of the run, with these exceptions, which leave it inconclusive:
 //!
-//! A run whose budgets hold passes only if it could have seen a failure; otherwise it is inconclusive and says why.
+//! - There was nothing to measure: no request in the budget's scope, no latency.
+//! - The run was cut short, and more requests could still have met the budget.
+//! - What the harness itself may have caused by being short of CPU. What a client is told (refused, reset, empty, truncated,
+//!   an unexpected answer) stays a failure however busy the machine is. Silence is not told by anybody: a timeout of which
+//!   the harness was stalled for a quarter counts as the harness's own shortage. A latency budget whose excess the harness's
+//!   stalls explain, or packets that the kernel dropped, cannot be judged.
+//!
+//! A run whose budgets hold passes only if it could have seen a failure; otherwise it is inconclusive and says why. A late
+//! generator makes latencies longer, never shorter, and hides no failure as long as every phase sees its requests: what
+//! counts is whether each cohort sent in each phase what was due in it.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Metric};
 use crate::failure::FailureClass;
 use crate::lives::lives;
-use crate::recording::{CutShort, Recording, RestartRecord};
+use crate::phase::Phase;
+use crate::recording::{CohortRecord, CutShort, Recording, RestartRecord};
 use crate::summary::Summary;
 
 /// A restart under fewer requests than this shows nothing.
 const LEAST_PER_RESTART: u64 = 5;
-/// A generator that is later than this at the 99th percentile does not keep its schedule.
+/// Latencies of a generator that is later than this at the 99th percentile are not those of the server.
 pub(crate) const LATEST_MS: f64 = 100.0;
+/// A phase in which fewer requests than this were due says nothing of the generator.
+const LEAST_DUE: u64 = 10;
+/// A phase that is shorter than this in all its occurrences need not see a request.
+const SHORTEST_PHASE: Duration = Duration::from_millis(10);
+/// What a dropped packet costs a new connection at least: the first retransmission's timeout (RFC 6298, section 2).
+const RETRANSMISSION_MS: f64 = 1000.0;
 
 /// What a run says about its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +43,7 @@ pub enum Verdict {
     Pass,
     /// A budget is broken.
     Fail,
-    /// The budgets hold, but the run could not have seen every failure.
+    /// No budget is known to be broken, but the run could not have seen every failure.
     Inconclusive,
 }
 
@@ -52,9 +66,9 @@ pub struct BudgetResult {
     pub budget: Budget,
     /// What was seen: a count, or milliseconds; nothing if there was nothing to measure.
     pub seen: Option<f64>,
-    /// Whether it holds; a latency of nothing does not.
+    /// Whether it holds; one with nothing to measure does not.
     pub holds: bool,
-    /// Why the machine may have broken it instead of the server, if so: it says nothing then.
+    /// Why it may not be the server that broke it, if so: it says nothing then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub excuse: Option<String>,
 }
@@ -110,7 +124,7 @@ pub fn judge(recording: &Recording, summary: &Summary, budgets: &[Budget], asked
 fn held_against(recording: &Recording, summary: &Summary, budget: &Budget) -> BudgetResult {
     let seen = summary.measure(budget);
     let holds = seen.is_some_and(|seen| budget.operator.holds(seen, budget.value));
-    let excuse = seen.filter(|_| !holds).and_then(|seen| excuse(recording, budget, seen));
+    let excuse = if holds { None } else { excuse(recording, summary, budget, seen) };
     BudgetResult { budget: budget.clone(), seen, holds, excuse }
 }
 
@@ -119,30 +133,46 @@ fn describe(result: &BudgetResult) -> String {
     match (result.seen, &result.excuse) {
         (Some(seen), None) => format!("budget {} is broken: {seen}{unit}", result.budget),
         (Some(seen), Some(why)) => format!("budget {} is broken: {seen}{unit}; but {why}", result.budget),
-        (None, _) => format!("budget {} is broken: there was nothing to measure", result.budget),
+        (None, _) => format!("budget {} cannot be judged: there was nothing to measure", result.budget),
     }
 }
 
-/// Why a broken budget may be the machine's work: it is one of latency, and the kernel dropped packets, or the harness's
-/// own stalls were as long as what is too much and took at least the share of the run that the budget looks at.
-fn excuse(recording: &Recording, budget: &Budget, seen: f64) -> Option<String> {
+/// Why a budget that does not hold may not be the server's fault, if there is a reason.
+fn excuse(recording: &Recording, summary: &Summary, budget: &Budget, seen: Option<f64>) -> Option<String> {
+    let Some(seen) = seen else { return Some("there was nothing to measure".to_owned()) };
     let share = match budget.metric {
         Metric::Percentile(percent) => 1.0 - percent / 100.0,
         Metric::Max => 0.0,
+        // Counts only grow: what is too little may have become enough.
+        _ if recording.cut_short.is_some() && seen < budget.value => {
+            return Some("the run was cut short, and the harness cannot tell".to_owned());
+        }
         _ => return None,
     };
-    let load = recording.load_ended?.since(recording.load_began?);
-    if recording.drops.packets > 0 {
+    if have_drops_delayed(recording, summary, share, seen) {
         return Some("the kernel dropped packets, and the harness cannot tell".to_owned());
     }
-    let stalls = &recording.stalls;
-    let is_explained = !stalls.total.is_zero()
-        && stalls.total.as_secs_f64() >= share * load.as_secs_f64()
-        && stalls.longest.as_secs_f64() * 1e3 >= seen - budget.value;
-    is_explained.then(|| {
-        let longest = stalls.longest.as_millis();
+    have_stalls_delayed(recording, share, seen - budget.value).then(|| {
+        let longest = recording.stalls.longest.as_millis();
         format!("the harness itself was stalled, up to {longest} ms at a time, and cannot tell")
     })
+}
+
+/// Whether packets that the kernel dropped may explain a latency: it is as long as a new connection takes that has lost
+/// one, and as many were dropped as the budget looks at requests.
+fn have_drops_delayed(recording: &Recording, summary: &Summary, share: f64, seen: f64) -> bool {
+    let packets = recording.drops.packets;
+    packets > 0 && seen >= RETRANSMISSION_MS && packets as f64 >= share * summary.totals.requests as f64
+}
+
+/// Whether the harness's own stalls may explain a latency: the longest was as long as what is too much, and all of them
+/// took at least the share of the run that the budget looks at.
+fn have_stalls_delayed(recording: &Recording, share: f64, excess_ms: f64) -> bool {
+    let (Some(began), Some(ended)) = (recording.load_began, recording.load_ended) else { return false };
+    let stalls = &recording.stalls;
+    !stalls.total.is_zero()
+        && stalls.total.as_secs_f64() >= share * ended.since(began).as_secs_f64()
+        && stalls.longest.as_secs_f64() * 1e3 >= excess_ms
 }
 
 /// How many restarts of several replicas, or replacements, never left another replica ready beside the one that was
@@ -191,19 +221,17 @@ fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked) -> Vec<St
             recording.restarts.len()
         ));
     }
-    for cohort in &summary.cohorts {
-        let name = &cohort.name;
-        if cohort.counts.requests == 0 {
+    reasons.extend(phases_without_load(recording));
+    for (cohort, summed) in recording.cohorts.iter().zip(&summary.cohorts) {
+        let name = &summed.name;
+        if summed.counts.requests == 0 {
             reasons.push(format!("cohort {name} saw no request to its end"));
         }
-        if cohort.lateness_p99_ms > LATEST_MS {
-            reasons.push(format!(
-                "cohort {name} could not keep its schedule: {:.0} ms late at the 99th percentile, {} of {} requests for \
-                 want of a free place; lower --rate, raise --concurrency or free the CPU",
-                cohort.lateness_p99_ms, cohort.waited, cohort.counts.requests
-            ));
+        reasons.extend(thin_phases(cohort));
+        if !recording.restarts.is_empty() && is_covered(cohort) && cohort.in_restarts == 0 {
+            reasons.push(format!("cohort {name} had no request under way in any restart; raise its rate"));
         }
-        if let Some(count) = cohort.counts.by_class.get(&FailureClass::HarnessResource) {
+        if let Some(count) = summed.counts.by_class.get(&FailureClass::HarnessResource) {
             reasons.push(format!(
                 "cohort {name}: the harness itself was short of ports, descriptors, memory or CPU {count} times; lower \
                  --rate, free the CPU, or raise the limit that `hitless doctor` names"
@@ -213,6 +241,42 @@ fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked) -> Vec<St
     reasons
 }
 
+/// Whether it is known what was sent in which phase: events that an older version wrote do not say it.
+fn is_covered(cohort: &CohortRecord) -> bool {
+    cohort.coverage.iter().any(|coverage| coverage.sent > 0)
+}
+
+/// The phases that the run went through and in which nobody sent anything.
+fn phases_without_load(recording: &Recording) -> Vec<String> {
+    let (Some(began), Some(ended)) = (recording.load_began, recording.load_ended) else { return Vec::new() };
+    if !recording.cohorts.iter().any(is_covered) {
+        return Vec::new();
+    }
+    let unseen = Phase::ALL.into_iter().filter_map(|phase| {
+        let time = recording.phases.time_in(phase, began, ended);
+        let is_seen = recording.cohorts.iter().any(|cohort| cohort.coverage[phase.index()].sent > 0);
+        (time >= SHORTEST_PHASE && !is_seen).then(|| {
+            format!("no request was sent in phase {phase}, {} ms in all; raise --rate", time.as_millis())
+        })
+    });
+    unseen.collect()
+}
+
+/// The phases in which a cohort sent less than half of what was due.
+fn thin_phases(cohort: &CohortRecord) -> Vec<String> {
+    let thin = Phase::ALL.into_iter().filter_map(|phase| {
+        let coverage = cohort.coverage[phase.index()];
+        (coverage.due >= LEAST_DUE && coverage.sent * 2 < coverage.due).then(|| {
+            format!(
+                "cohort {} could not keep its schedule: of {} requests that were due in phase {phase} it sent {}; {} of \
+                 all waited for a free place; lower --rate, raise --concurrency or free the CPU",
+                cohort.name, coverage.due, coverage.sent, cohort.waited
+            )
+        })
+    });
+    thin.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -220,7 +284,7 @@ mod tests {
     use super::*;
     use crate::clock::Moment;
     use crate::load::CohortTotals;
-    use crate::recording::{CohortRecord, LifecycleEvent, LifecycleKind, Source, Tally};
+    use crate::recording::{Coverage, LifecycleEvent, LifecycleKind, Source, Tally};
 
     fn at(ms: u64) -> Moment {
         Moment::from_nanoseconds(ms * 1_000_000)
@@ -249,14 +313,13 @@ mod tests {
             tally,
             account: serde_json::Map::new(),
         };
-        let cohort = CohortRecord {
-            name: "fresh",
+        let mut cohort = CohortRecord {
             phases,
             totals: CohortTotals { sent: 100, ..CohortTotals::default() },
-            lateness: hdrhistogram::Histogram::new(3).unwrap(),
-            service: hdrhistogram::Histogram::new(3).unwrap(),
-            waited: 0,
+            in_restarts: 100,
+            ..CohortRecord::new("fresh")
         };
+        cohort.coverage[1] = Coverage { due: 100, sent: 100 };
         Recording { cohorts: vec![cohort], restarts: vec![restart], ..Recording::new(at(0)) }
     }
 
@@ -293,12 +356,21 @@ mod tests {
     #[test]
     fn each_blind_spot_makes_a_clean_run_inconclusive() {
         type Spoil = fn(&mut Recording);
-        let blind: [(&str, Spoil); 6] = [
+        let blind: [(&str, Spoil); 8] = [
             ("interrupted", |run| run.cut_short = Some(CutShort::Interrupted)),
             ("could not go on", |run| run.cut_short = Some(CutShort::RolloutFailed("a died".into()))),
             ("restarts were completed", |run| run.restarts[0].answered = None),
             ("saw fewer than", |run| run.restarts[0].tally = Tally::new(2)),
-            ("could not keep its schedule", |run| run.cohorts[0].lateness.record_n(500_000, 10).unwrap()),
+            ("of 100 requests that were due in phase draining it sent 49", |run| {
+                run.cohorts[0].coverage[1].sent = 49;
+            }),
+            ("no request under way in any restart", |run| run.cohorts[0].in_restarts = 0),
+            ("no request was sent in phase gap, 20 ms", |run| {
+                (run.load_began, run.load_ended) = (Some(at(0)), Some(at(1000)));
+                run.phases.enter(at(30), Phase::Gap, Some(0));
+                run.phases.enter(at(50), Phase::Steady, None);
+                run.cohorts[0].coverage[0].sent = 1;
+            }),
             ("was short of ports", |run| run.cohorts[0].phases[1].failed(FailureClass::HarnessResource)),
         ];
         for (expected, spoil) in blind {
@@ -311,10 +383,62 @@ mod tests {
     }
 
     #[test]
-    fn latency_of_nothing_breaks_its_budget() {
-        let judgement = verdict(&clean(), "gap.p(99)<1s");
-        assert_eq!(judgement.verdict, Verdict::Fail);
-        assert_eq!(judgement.reasons, ["budget gap.p(99)<1s is broken: there was nothing to measure"]);
+    fn what_cannot_be_measured_is_inconclusive() {
+        for budget in ["gap.p(99)<1s", "gap.failed==0"] {
+            let judgement = verdict(&clean(), budget);
+            assert_eq!(judgement.verdict, Verdict::Inconclusive);
+            assert_eq!(
+                judgement.reasons,
+                [format!("budget {budget} cannot be judged: there was nothing to measure")]
+            );
+        }
+    }
+
+    #[test]
+    fn too_few_requests_fail_a_whole_run_and_leave_a_cut_one_inconclusive() {
+        let mut recording = clean();
+        assert_eq!(verdict(&recording, "requests>=1000").verdict, Verdict::Fail);
+        recording.cut_short = Some(CutShort::Interrupted);
+        let judgement = verdict(&recording, "requests>=1000");
+        assert_eq!(judgement.verdict, Verdict::Inconclusive);
+        assert!(judgement.reasons[0].contains("cut short"), "{:?}", judgement.reasons);
+        assert_eq!(verdict(&recording, "requests<50").verdict, Verdict::Fail, "more would not help");
+        assert_eq!(verdict(&recording, "p(99)<0.1ms").verdict, Verdict::Fail, "what was seen was seen");
+    }
+
+    #[test]
+    fn generator_that_is_late_and_sends_everything_in_its_phase_hides_no_failure() {
+        let mut recording = clean();
+        recording.cohorts[0].lateness.record_n(500_000, 100).unwrap();
+        assert_eq!(verdict(&recording, "failed==0").verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn phase_that_is_hardly_there_need_not_be_seen() {
+        let mut recording = clean();
+        (recording.load_began, recording.load_ended) = (Some(at(0)), Some(at(1000)));
+        recording.phases.enter(at(30), Phase::Gap, Some(0));
+        recording.phases.enter(at(39), Phase::Steady, None);
+        recording.cohorts[0].coverage[0] = Coverage { due: 1, sent: 1 };
+        recording.cohorts[0].coverage[2] = Coverage { due: 9, sent: 0 };
+        let judgement = verdict(&recording, "failed==0");
+        assert_eq!(judgement.verdict, Verdict::Pass, "{:?}", judgement.reasons);
+    }
+
+    /// `clean` with one answer after `latency` and so many dropped packets.
+    fn dropped(latency: u64, packets: u64, budget: &str) -> Verdict {
+        let mut recording = clean();
+        recording.cohorts[0].phases[1].answered(Duration::from_millis(latency));
+        recording.drops.add(at(100), at(125), packets);
+        verdict(&recording, budget).verdict
+    }
+
+    #[test]
+    fn dropped_packets_explain_only_what_a_retransmission_takes_and_as_many_as_they_are() {
+        assert_eq!(dropped(1100, 1, "max<250ms"), Verdict::Inconclusive);
+        assert_eq!(dropped(900, 1, "max<250ms"), Verdict::Fail, "too short for a retransmission");
+        assert_eq!(dropped(1100, 1, "p(99.5)<250ms"), Verdict::Inconclusive);
+        assert_eq!(dropped(1100, 1, "p(90)<0.5ms"), Verdict::Fail, "one packet does not delay one in ten");
     }
 
     /// `clean`, with the lives of `a`, which is restarted from 1 to 4 ms, and of `b`, which becomes ready at `b_ready`.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::budget::Budget;
-use crate::failure::FailureClass;
+use crate::failure::{Cause, FailureClass};
 use crate::phase::Phase;
 use crate::recorder::RestartStep;
 use crate::recording::{LifecycleKind, Source, Tally};
@@ -138,8 +138,17 @@ pub struct Failed {
     pub restart: Option<usize>,
     /// The nearest lifecycle event.
     pub nearest: Option<Nearest>,
+    /// Who answered, if there was an answer that said so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answered_by: Option<Arc<str>>,
+    /// What caused it, as far as the evidence tells.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<Cause>,
     /// Which request of its connection it was, from 1, if that is known.
     pub connection_request: Option<u64>,
+    /// Whether its connection had carried another before, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub on_kept_connection: Option<bool>,
     /// Bytes sent for it, if they were counted.
     pub bytes_sent: Option<u64>,
     /// Bytes that came back.
@@ -179,6 +188,15 @@ pub struct Sample {
     pub lateness: Sparse,
     /// Requests that waited because the cohort's concurrency was used up.
     pub waited: u64,
+    /// Requests that were due in this phase, whenever they ended.
+    #[serde(default)]
+    pub due: u64,
+    /// Requests that were sent in it.
+    #[serde(default)]
+    pub sent: u64,
+    /// Requests that were under way in some restart.
+    #[serde(default)]
+    pub in_restarts: u64,
 }
 
 /// A stretch of the timeline.

@@ -9,6 +9,7 @@ use super::line::{Event, Sample, Sparse, Stretch, TallyLine};
 use crate::clock::{Moment, milliseconds};
 use crate::load::{Observation, Outcome};
 use crate::phase::Phase;
+use crate::placement::Placement;
 use crate::recording::{Bucket, Tally, record_us};
 
 /// Counts by cohort, phase and restart, and by stretch of the timeline. Latencies are kept to about 6 %, which makes a
@@ -25,12 +26,23 @@ struct Counted {
     service: Histogram<u64>,
     lateness: Histogram<u64>,
     waited: u64,
+    due: u64,
+    sent: u64,
+    in_restarts: u64,
 }
 
 impl Counted {
     fn new() -> Self {
         let Tally { latency: service, .. } = Tally::new(1);
-        Self { tally: Tally::new(1), lateness: service.clone(), service, waited: 0 }
+        Self {
+            tally: Tally::new(1),
+            lateness: service.clone(),
+            service,
+            waited: 0,
+            due: 0,
+            sent: 0,
+            in_restarts: 0,
+        }
     }
 }
 
@@ -39,12 +51,16 @@ impl Pending {
     pub(super) fn observe(
         &mut self,
         observation: &Observation,
-        phase: Phase,
-        restart: Option<usize>,
+        placement: &Placement,
         stretch: (Moment, Duration),
         is_long: bool,
     ) {
+        let Placement { spot, due, sent, .. } = *placement;
+        self.at(observation.cohort, due).due += 1;
+        self.at(observation.cohort, sent).sent += 1;
+        let (phase, restart) = spot;
         let counted = self.cohorts.entry((observation.cohort, phase, restart)).or_insert_with(Counted::new);
+        counted.in_restarts += u64::from(placement.is_in_restart);
         let bucket = self.stretches.entry(stretch).or_default();
         record_us(&mut counted.lateness, observation.started.since(observation.scheduled));
         counted.waited += u64::from(observation.has_waited());
@@ -69,6 +85,10 @@ impl Pending {
         }
     }
 
+    fn at(&mut self, cohort: usize, (phase, restart): (Phase, Option<usize>)) -> &mut Counted {
+        self.cohorts.entry((cohort, phase, restart)).or_insert_with(Counted::new)
+    }
+
     /// Counts a look at the accept queues.
     pub(super) fn queue(&mut self, depth: u64, stretch: (Moment, Duration)) {
         let bucket = self.stretches.entry(stretch).or_default();
@@ -87,6 +107,9 @@ impl Pending {
                     service: Sparse::from(&counted.service),
                     lateness: Sparse::from(&counted.lateness),
                     waited: counted.waited,
+                    due: counted.due,
+                    sent: counted.sent,
+                    in_restarts: counted.in_restarts,
                 };
                 (None, Event::Sample(Box::new(sample)))
             });

@@ -1,8 +1,9 @@
 //! One cohort's HTTP client: sends a request, reads the whole answer, checks it.
 
 mod names;
+mod notes;
 mod pool;
-mod replays;
+mod sources;
 mod strict;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ pub(crate) use pool::PoolError;
 
 use crate::load::cohort::{CohortKind, CohortPlan};
 use crate::load::{ClientTotals, Outcome};
+use crate::recorder::Newcomers;
 
 /// The header in which a replica gives its name.
 pub(crate) const REPLICA_HEADER: &str = "x-replica";
@@ -36,8 +38,8 @@ pub(crate) struct Answer {
 /// What is known of a request's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionUse {
-    /// Which request of its connection it was, from 1.
-    pub nth: u64,
+    /// Which request of its connection it was, from 1; none if its connection was kept and nobody counted.
+    pub nth: Option<u64>,
     /// Bytes that the connection had carried to the server for this request.
     pub sent: Option<u64>,
     /// Bytes that had come back for this request.
@@ -46,7 +48,15 @@ pub struct ConnectionUse {
 
 impl ConnectionUse {
     /// The only request of a new connection.
-    pub(crate) const FIRST: Self = Self { nth: 1, sent: None, received: None };
+    pub(crate) const FIRST: Self = Self { nth: Some(1), sent: None, received: None };
+    /// Some later request of a connection.
+    pub(crate) const LATER: Self = Self { nth: None, sent: None, received: None };
+
+    /// Whether its connection had carried another request before.
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        self.nth != Some(1)
+    }
 }
 
 impl Answer {
@@ -57,17 +67,24 @@ impl Answer {
 }
 
 impl Client {
-    pub(crate) fn build(plan: &CohortPlan, request_timeout: Duration) -> Result<Self, PoolError> {
+    pub(crate) fn build(
+        plan: &CohortPlan,
+        request_timeout: Duration,
+        newcomers: Newcomers,
+    ) -> Result<Self, PoolError> {
         match plan.kind {
-            CohortKind::Strict => Ok(Self::Strict(strict::StrictClient::new(plan, request_timeout))),
-            _ => pool::PoolClient::build(plan, request_timeout).map(Self::Pool),
+            CohortKind::Strict => {
+                Ok(Self::Strict(strict::StrictClient::new(plan, request_timeout, newcomers)))
+            }
+            _ => pool::PoolClient::build(plan, request_timeout, newcomers).map(Self::Pool),
         }
     }
 
-    pub(crate) async fn request(&self) -> Answer {
+    /// Sends a request; `token` tells it from every other of the run.
+    pub(crate) async fn request(&self, token: u64) -> Answer {
         match self {
-            Self::Pool(client) => client.request().await,
-            Self::Strict(client) => client.request().await,
+            Self::Pool(client) => client.request(token).await,
+            Self::Strict(client) => client.request(token).await,
         }
     }
 
@@ -103,6 +120,7 @@ mod tests {
                 requests_per_connection: None,
                 url: format!("http://{}/path", listener.local_addr().unwrap()),
                 headers,
+                echo: None,
                 delay: Duration::ZERO,
                 payload: Payload::None,
                 expectation: Expectation { status: 200, body: ExpectedBody::Any },
@@ -116,14 +134,66 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
                 head.to_ascii_lowercase()
             });
-            let client = Client::build(&plan, Duration::from_secs(5)).unwrap();
-            assert_eq!(client.request().await.outcome, Outcome::Answered, "{kind:?}");
+            let client = Client::build(&plan, Duration::from_secs(5), Newcomers::default()).unwrap();
+            assert_eq!(client.request(0).await.outcome, Outcome::Answered, "{kind:?}");
             let head = answering.await.unwrap();
             assert!(head.starts_with("get /path http/1.1\r\n"), "{kind:?}: {head}");
             assert_eq!(head.matches("host: ").count(), 1, "{kind:?}: {head}");
             for line in ["host: shop.test\r\n", "x-canary: yes\r\n"] {
                 assert!(head.contains(line), "{kind:?}: {head}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn answer_to_another_request_is_a_wrong_body_for_every_kind_of_client() {
+        for kind in [CohortKind::Fresh, CohortKind::Pooled, CohortKind::Strict] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let plan = CohortPlan {
+                kind,
+                rate: 1.0,
+                concurrency: 1,
+                requests_per_connection: None,
+                url: format!("http://{}/", listener.local_addr().unwrap()),
+                headers: HeaderMap::new(),
+                echo: Some(http::HeaderName::from_static("x-request-id")),
+                delay: Duration::ZERO,
+                payload: Payload::None,
+                expectation: Expectation { status: 200, body: ExpectedBody::Text("ok".into()) },
+            };
+            // Three answers: with the request's own token, without one, and with the one before.
+            let answering = tokio::spawn(async move {
+                for answer in ["x-request-id: 7\r\n", "", "x-request-id: 8\r\n"] {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut head = String::new();
+                    while !head.ends_with("\r\n\r\n") {
+                        head.push(char::from(stream.read_u8().await.unwrap()));
+                    }
+                    assert_eq!(head.matches("x-request-id: ").count(), 1, "{head}");
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n{answer}\r\nok"
+                    );
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+            let client = Client::build(&plan, Duration::from_secs(5), Newcomers::default()).unwrap();
+            assert_eq!(client.request(7).await.outcome, Outcome::Answered, "{kind:?}");
+            assert_eq!(
+                client.request(8).await.outcome,
+                Outcome::Answered,
+                "{kind:?}: it need not be repeated"
+            );
+            let Outcome::Failed(failure) = client.request(9).await.outcome else {
+                panic!("{kind:?}: it was not seen")
+            };
+            assert_eq!(
+                failure.class,
+                crate::failure::FailureClass::WrongBody,
+                "{kind:?}: {}",
+                failure.detail
+            );
+            assert!(failure.detail.contains("\"8\" instead of \"9\""), "{}", failure.detail);
+            answering.await.unwrap();
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::load::content::Expectation;
 
@@ -94,6 +94,9 @@ pub struct CohortPlan {
     pub url: String,
     /// What its requests carry beyond what HTTP needs.
     pub headers: HeaderMap,
+    /// The header in which each request carries a token of its own, which the server repeats in its answer: an answer with
+    /// another request's token is a wrong one. A server that repeats nothing is not held to it.
+    pub echo: Option<HeaderName>,
     /// How long a request is meant to take.
     pub delay: Duration,
     /// What each request sends.

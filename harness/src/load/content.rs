@@ -1,5 +1,7 @@
 //! What is sent and what has to come back: made, and checked, byte by byte. Pure.
 
+use http::HeaderValue;
+
 use crate::failure::{Failure, FailureClass};
 use crate::load::Outcome;
 
@@ -41,6 +43,18 @@ pub fn upload_receipt(bytes: u64) -> String {
         (hash ^ u64::from(pattern(index))).wrapping_mul(0x0100_0000_01b3)
     });
     format!("{bytes} {hash:016x}\n")
+}
+
+/// Whether an answer is the one to the request that carried the token `sent`, if it repeats one at all; the failure if
+/// it is another's.
+pub(crate) fn check_token(sent: &HeaderValue, repeated: Option<&HeaderValue>) -> Option<Failure> {
+    let repeated = repeated.filter(|repeated| *repeated != sent)?;
+    let shown = String::from_utf8_lossy(&repeated.as_bytes()[..repeated.len().min(SHOWN_BODY)]).into_owned();
+    let detail = format!(
+        "the answer to another request: it repeats the token {shown:?} instead of {:?}",
+        sent.to_str().unwrap_or_default()
+    );
+    Some(Failure::new(FailureClass::WrongBody, detail))
 }
 
 /// Compares an answer with what was expected, chunk by chunk, without keeping more of it than a report shows.

@@ -83,8 +83,9 @@ impl Report {
             restarts,
             events: events(&recording.events, zero),
             events_cut: recording.events.len().saturating_sub(MOST_EVENTS) as u64,
-            failures: recording.failures.iter().map(|failure| failure_info(failure, zero)).collect(),
-            failures_cut: recording.failures_cut,
+            lossy_restarts: summary.lossy_restarts,
+            failures: recording.failures.kept().iter().map(|failure| failure_info(failure, zero)).collect(),
+            failures_cut: recording.failures.cut(),
             timeline: timeline_info(&recording.timeline, zero),
             evidence,
             environment: context.environment,
@@ -175,7 +176,7 @@ fn broke(recording: &Recording, index: usize, budgets: &[BudgetResult]) -> Vec<B
     let tally = &recording.restarts[index].tally;
     let is_lost = |class: FailureClass, scope: Option<&str>| match scope {
         None => tally.of(class) > 0,
-        Some(scope) => recording.failures.iter().any(|failure| {
+        Some(scope) => recording.failures.kept().iter().any(|failure| {
             (failure.restart, failure.class) == (Some(index), class)
                 && (failure.cohort == scope || failure.phase.name() == scope)
         }),
@@ -217,7 +218,9 @@ fn failure_info(failure: &FailureRecord, zero: Moment) -> FailureInfo {
         replica: failure.nearest.as_ref().map(|nearest| nearest.replica.to_string()),
         after_ms: milliseconds(failure.at.since(failure.started)),
         blame: blame(failure),
-        connection_request: failure.connection.map(|used| used.nth),
+        answered_by: failure.answered_by.as_ref().map(ToString::to_string),
+        cause: failure.cause,
+        connection_request: failure.connection.and_then(|used| used.nth),
         bytes: failure.connection.and_then(|used| used.sent.zip(used.received)),
         hidden_by_retries: failure.is_hidden_by_retries,
         detail: failure.detail.clone(),
@@ -232,10 +235,14 @@ fn blame(failure: &FailureRecord) -> String {
     });
     let request = match failure.connection.map(|used| used.nth) {
         None => String::new(),
-        Some(1) => ", first request of its connection".to_owned(),
-        Some(nth) => format!(", request {nth} of its connection"),
+        Some(None) => ", on a kept connection".to_owned(),
+        Some(Some(1)) => ", first request of its connection".to_owned(),
+        Some(Some(nth)) => format!(", request {nth} of its connection"),
     };
-    format!("{place}({}{request}): {}", failure.phase, failure.class.meaning())
+    let answered =
+        failure.answered_by.as_ref().map_or_else(String::new, |name| format!(", answered by {name}"));
+    let cause = failure.cause.map_or_else(String::new, |cause| format!(", {}", cause.phrase()));
+    format!("{place}({}{request}): {}{cause}{answered}", failure.phase, failure.class.meaning())
 }
 
 fn timeline_info(timeline: &Timeline, zero: Moment) -> TimelineInfo {

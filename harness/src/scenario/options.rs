@@ -48,6 +48,8 @@ pub struct Options {
     pub requests_per_connection: Option<u64>,
     /// `Name: value` each, for every request.
     pub header: Vec<String>,
+    /// A request header that the server repeats in its answer.
+    pub echo_header: Option<String>,
     /// The status of the expected answer.
     pub expect_status: Option<u16>,
     /// The body of the expected answer.
@@ -119,6 +121,7 @@ impl Options {
             url: self.url.or(base.url),
             requests_per_connection: self.requests_per_connection.or(base.requests_per_connection),
             header: list(self.header, base.header),
+            echo_header: self.echo_header.or(base.echo_header),
             expect_status: self.expect_status.or(base.expect_status),
             expect_body: self.expect_body.or(base.expect_body),
             slow_delay: self.slow_delay.or(base.slow_delay),

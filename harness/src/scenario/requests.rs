@@ -12,6 +12,8 @@ use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
 const MAX_RATE: f64 = 1_000_000.0;
 /// What our server's long answers and uploads are made of.
 const LONG_BYTES: u64 = 64 * 1024;
+/// What our own server repeats in its answers.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How many long requests a second a cohort begins, unless it says so itself.
 const LONG_RATE: f64 = 4.0;
 
@@ -83,6 +85,7 @@ struct Requests<'a> {
     body: ExpectedBody,
     per_connection: Option<NonZeroU64>,
     headers: HeaderMap,
+    echo: Option<HeaderName>,
     long: Duration,
     slow_path: Option<String>,
     upload_path: Option<String>,
@@ -104,6 +107,7 @@ impl<'a> Requests<'a> {
             None => Ok(is_ours.then_some(ours)),
         };
         let ms = long.as_millis();
+        let headers = headers(&options.header)?;
         Ok(Self {
             target,
             is_ours,
@@ -114,7 +118,8 @@ impl<'a> Requests<'a> {
                 (None, false) => ExpectedBody::Any,
             },
             per_connection: options.requests_per_connection.map(per_connection).transpose()?,
-            headers: headers(&options.header)?,
+            echo: echo(options.echo_header.as_deref(), is_ours, &headers)?,
+            headers,
             long,
             slow_path: path("--slow-path", &options.slow_path, format!("/?delay={ms}ms"))?,
             upload_path: path("--upload-path", &options.upload_path, "/upload".to_owned())?,
@@ -159,6 +164,7 @@ impl<'a> Requests<'a> {
             requests_per_connection: self.per_connection,
             url,
             headers: self.headers.clone(),
+            echo: self.echo.clone(),
             delay: if kind.is_long() { self.long } else { Duration::ZERO },
             payload,
             expectation: Expectation { status: self.status, body },
@@ -186,6 +192,22 @@ const FRAMING: [HeaderName; 4] = [
     http::header::TRANSFER_ENCODING,
     http::header::UPGRADE,
 ];
+
+/// The header that our own server repeats, unless the user gives it a value of their own.
+fn echo(named: Option<&str>, is_ours: bool, sent: &HeaderMap) -> Result<Option<HeaderName>, ScenarioError> {
+    let Some(text) = named else {
+        return Ok(is_ours.then_some(REQUEST_ID).filter(|name| !sent.contains_key(name)));
+    };
+    let bad = |remedy: String| ScenarioError::new("--echo-header", text, remedy);
+    let name: HeaderName = text.trim().parse().map_err(|error| bad(format!("{error}")))?;
+    if FRAMING.contains(&name) || name == http::header::HOST {
+        return Err(bad("it belongs to the transfer itself; name one such as x-request-id".to_owned()));
+    }
+    if sent.contains_key(&name) {
+        return Err(bad("--header gives it a value already; leave one of them out".to_owned()));
+    }
+    Ok(Some(name))
+}
 
 fn headers(lines: &[String]) -> Result<HeaderMap, ScenarioError> {
     let mut headers = HeaderMap::new();

@@ -236,6 +236,9 @@ impl Run {
                         service: latencies(requests - lost.len() as u64),
                         lateness: Sparse::from(&histogram([(40, requests)])),
                         waited: 0,
+                        due: requests,
+                        sent: requests,
+                        in_restarts: if restart.is_some() { requests } else { 0 },
                     })),
                 ));
             }
@@ -278,7 +281,10 @@ impl Run {
                 event: LifecycleKind::ListenerClosed,
                 offset_ms,
             }),
+            answered_by: None,
+            cause: None,
             connection_request: Some(1),
+            on_kept_connection: Some(false),
             bytes_sent: Some(78),
             bytes_received: Some(0),
             hidden_by_retries: class == FailureClass::EmptyReply,

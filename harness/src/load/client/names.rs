@@ -1,20 +1,35 @@
 //! The replicas' names seen so far.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// More names than this are not told apart: a run of thousands of replacements makes as many, a server that makes up names
+/// for its answers makes any number.
+const MOST: usize = 4096;
+const LONGEST: usize = 64;
 
 /// Keeps each name once, so that an answer costs no allocation. Bounded: a server that makes up names gets the first
 /// ones counted and the rest unnamed.
 #[derive(Debug, Default)]
-pub(super) struct Names([OnceLock<Arc<str>>; 32]);
+pub(super) struct Names(RwLock<HashSet<Arc<str>>>);
 
 impl Names {
     pub(super) fn name(&self, header: Option<&http::HeaderValue>) -> Option<Arc<str>> {
-        let name = std::str::from_utf8(header?.as_bytes()).ok().filter(|name| name.len() <= 64)?;
-        self.0
-            .iter()
-            .map(|slot| slot.get_or_init(|| Arc::from(name)))
-            .find(|known| &***known == name)
-            .cloned()
+        let name = std::str::from_utf8(header?.as_bytes()).ok().filter(|name| name.len() <= LONGEST)?;
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known.get(name) {
+            return Some(Arc::clone(name));
+        }
+        drop(known);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST && !known.contains(name) {
+            return None;
+        }
+        let name: Arc<str> = name.into();
+        Some(known.get(&name).cloned().unwrap_or_else(|| {
+            known.insert(Arc::clone(&name));
+            name
+        }))
     }
 }
 
@@ -30,7 +45,10 @@ mod tests {
         let name = |text: &str| names.name(Some(&HeaderValue::from_str(text).unwrap()));
         let first = name("server-a").unwrap();
         assert!(Arc::ptr_eq(&first, &name("server-a").unwrap()));
-        for made_up in 0..100 {
+        for generation in 0..1000 {
+            assert!(name(&format!("server-a.{generation}")).is_some(), "each of a thousand replacements");
+        }
+        for made_up in 0..MOST {
             name(&format!("name-{made_up}"));
         }
         assert!(name("yet-another").is_none());

@@ -1,25 +1,29 @@
 //! Requests as an application's client sends them. The only user of reqwest.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::names::Names;
-use super::{Answer, ConnectionUse, REPLICA_HEADER, replays};
-use crate::failure::Failure;
+use super::notes::{self, Notes, note};
+use super::sources::sources;
+use super::{Answer, ConnectionUse, REPLICA_HEADER};
+use crate::failure::{Failure, FailureClass};
 use crate::load::classify::{Stage, classify, is_unprocessed};
 use crate::load::cohort::{CohortKind, CohortPlan, Payload};
-use crate::load::content::{Check, Expectation, pattern};
+use crate::load::content::{Check, Expectation, check_token, pattern};
 use crate::load::{ClientTotals, Outcome};
+use crate::recorder::Newcomers;
 
-/// A connection's four numbers are used again only after TIME_WAIT, and there are about 28,000 ports a source address.
-/// All of 127.0.0.0/8 is local, so fresh connections to loopback come from this many addresses in turn.
-const SOURCES: u8 = 16;
+/// A pool hands out the connection that came back last, so that one alone keeps no more than the rate needs. As many
+/// clients in turn keep as many connections at least, and a restart meets dozens of them idle.
+const POOLS: usize = 32;
 /// HTTP/2 puts everything on one connection; several clients keep connections to more than one replica.
 const H2_CONNECTIONS: usize = 8;
 /// How often a request may meet a connection that goes away before it is given up.
@@ -32,101 +36,175 @@ const PIECES: u64 = 20;
 #[error("failed to build an HTTP client: {0}")]
 pub struct PoolError(reqwest::Error);
 
-/// Clients that take turns; one is the rule.
+/// Clients that take turns.
 #[derive(Debug)]
 pub(crate) struct PoolClient {
-    kind: CohortKind,
-    clients: Vec<reqwest::Client>,
+    recipe: Recipe,
+    clients: Vec<RwLock<reqwest::Client>>,
     next: AtomicU64,
     url: reqwest::Url,
+    echo: Option<HeaderName>,
     payload: Payload,
     expectation: Expectation,
-    connections: Arc<AtomicU64>,
-    replayed: Arc<AtomicU64>,
+    replayed: AtomicU64,
+    newcomers: Newcomers,
     names: Names,
 }
 
+/// How a cohort's clients are made.
+#[derive(Debug)]
+struct Recipe {
+    kind: CohortKind,
+    headers: HeaderMap,
+    connect_timeout: Duration,
+    timeout: Duration,
+    connections: Arc<AtomicU64>,
+}
+
+impl Recipe {
+    fn client(&self, source: Option<IpAddr>) -> Result<reqwest::Client, PoolError> {
+        let builder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            // Beside the pool's own replay, which has no switch and is counted, reqwest must add none.
+            .retry(reqwest::retry::never())
+            .default_headers(self.headers.clone())
+            .local_address(source)
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.timeout)
+            .connector_layer(CountConnections(Arc::clone(&self.connections)));
+        let builder = match self.kind {
+            CohortKind::H2 => builder.http2_prior_knowledge().pool_idle_timeout(None),
+            CohortKind::Pooled => builder.http1_only().pool_idle_timeout(None),
+            _ => builder.http1_only().pool_max_idle_per_host(0),
+        };
+        builder.build().map_err(PoolError)
+    }
+}
+
 impl PoolClient {
-    pub(crate) fn build(plan: &CohortPlan, request_timeout: Duration) -> Result<Self, PoolError> {
-        replays::listen();
+    pub(crate) fn build(
+        plan: &CohortPlan,
+        request_timeout: Duration,
+        newcomers: Newcomers,
+    ) -> Result<Self, PoolError> {
+        notes::listen();
         let url: reqwest::Url =
             plan.url.parse().expect("a scenario's URLs were parsed when it was validated");
-        let connections = Arc::new(AtomicU64::new(0));
-        let sources: Vec<Option<IpAddr>> = match plan.kind {
-            CohortKind::Fresh if is_loopback_v4(&url) => {
-                (1..=SOURCES).map(|last| Some(Ipv4Addr::new(127, 0, 0, last).into())).collect()
-            }
+        let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        let clients = match plan.kind {
             CohortKind::H2 => vec![None; H2_CONNECTIONS],
-            _ => vec![None],
+            CohortKind::Pooled => vec![None; POOLS],
+            _ => address.map_or_else(|| vec![None], sources),
         };
-        let build = |source: Option<IpAddr>| {
-            let builder = reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                // Beside the pool's own replay, which has no switch and is counted, reqwest must add none.
-                .retry(reqwest::retry::never())
-                .default_headers(plan.headers.clone())
-                .local_address(source)
-                .connect_timeout(request_timeout)
-                .timeout(request_timeout + plan.delay)
-                .connector_layer(CountConnections(Arc::clone(&connections)));
-            let builder = match plan.kind {
-                CohortKind::H2 => builder.http2_prior_knowledge().pool_idle_timeout(None),
-                CohortKind::Pooled => builder.http1_only().pool_idle_timeout(None),
-                _ => builder.http1_only().pool_max_idle_per_host(0),
-            };
-            builder.build().map_err(PoolError)
+        let recipe = Recipe {
+            kind: plan.kind,
+            headers: plan.headers.clone(),
+            connect_timeout: request_timeout,
+            timeout: request_timeout + plan.delay,
+            connections: Arc::default(),
         };
         Ok(Self {
-            kind: plan.kind,
-            clients: sources.into_iter().map(build).collect::<Result<_, _>>()?,
+            clients: clients
+                .into_iter()
+                .map(|source| recipe.client(source).map(RwLock::new))
+                .collect::<Result<_, _>>()?,
+            recipe,
             next: AtomicU64::new(0),
             url,
+            echo: plan.echo.clone(),
             payload: plan.payload,
             expectation: plan.expectation.clone(),
-            connections,
-            replayed: Arc::default(),
+            replayed: AtomicU64::new(0),
+            newcomers,
             names: Names::default(),
         })
     }
 
     pub(crate) fn totals(&self) -> ClientTotals {
         ClientTotals {
-            connections: self.connections.load(Ordering::Relaxed),
-            replayed: Some(self.replayed.load(Ordering::Relaxed)).filter(|_| self.kind.reuses_connections()),
+            connections: self.recipe.connections.load(Ordering::Relaxed),
+            replayed: self.keeps_connections().then(|| self.replayed.load(Ordering::Relaxed)),
             closed_idle: None,
         }
     }
 
-    pub(crate) async fn request(&self) -> Answer {
-        // Only a pool can replay; for the others the count would always be nothing.
-        let (outcome, replica) = if self.kind.reuses_connections() {
-            replays::counted(&self.replayed, self.exchange()).await
-        } else {
-            self.exchange().await
-        };
-        let connection = (!self.kind.reuses_connections()).then_some(ConnectionUse::FIRST);
-        Answer { outcome, replica, connection }
+    const fn keeps_connections(&self) -> bool {
+        self.recipe.kind.reuses_connections()
     }
 
-    async fn exchange(&self) -> (Outcome, Option<Arc<str>>) {
+    pub(crate) async fn request(&self, token: u64) -> Answer {
+        let ((mut outcome, replica), notes) = notes::noted(self.exchange(token)).await;
+        if notes.replays > 0 {
+            self.replayed.fetch_add(notes.replays, Ordering::Relaxed);
+        }
+        if let Outcome::Failed(failure) = &mut outcome
+            && failure.class == FailureClass::Timeout
+            && notes.has_begun_to_connect
+            && !notes.is_connected
+        {
+            // The time for the whole request is up before the time for its connect.
+            failure.class = FailureClass::ConnectTimeout;
+        }
+        let connection = self.connection(notes, &outcome);
+        Answer { outcome, replica, connection: Some(connection) }
+    }
+
+    /// What is known of a request's connection. A pool that has no idle one begins to open one, and takes what comes
+    /// first: that one, or one that another request gives back.
+    fn connection(&self, notes: Notes, outcome: &Outcome) -> ConnectionUse {
+        use FailureClass::{ConnectTimeout, HarnessResource, Refused};
+        let has_none = match outcome {
+            Outcome::Failed(failure) => {
+                matches!(failure.class, Refused | ConnectTimeout | HarnessResource)
+                    && notes.has_begun_to_connect
+            }
+            Outcome::Answered => false,
+        };
+        if !self.keeps_connections() || notes.is_connected || has_none {
+            ConnectionUse::FIRST
+        } else {
+            ConnectionUse::LATER
+        }
+    }
+
+    /// The client whose turn it is. A newcomer comes with a client of its own, and stays.
+    fn client(&self) -> reqwest::Client {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len() as u64;
         let client = &self.clients[usize::try_from(turn).unwrap_or(0)];
-        let request = match self.payload {
+        if self.keeps_connections()
+            && self.newcomers.is_wanted()
+            && let Ok(newcomer) = self.recipe.client(None)
+        {
+            client.write().unwrap_or_else(PoisonError::into_inner).clone_from(&newcomer);
+            return newcomer;
+        }
+        client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn exchange(&self, token: u64) -> (Outcome, Option<Arc<str>>) {
+        let client = self.client();
+        let mut request = match self.payload {
             Payload::None => client.get(self.url.clone()),
             Payload::Body { bytes, over } => client
                 .post(self.url.clone())
                 .header(reqwest::header::CONTENT_LENGTH, bytes)
                 .body(reqwest::Body::wrap_stream(pieces(bytes, over))),
         };
+        let token = HeaderValue::from(token);
+        if let Some(echo) = &self.echo {
+            request = request.header(echo.clone(), token.clone());
+        }
         let mut response = match self.send(request).await {
             Ok(response) => response,
             Err(error) => return (Outcome::Failed(classify(&error, Stage::Head)), None),
         };
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
+        let repeated = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
+        let swapped = check_token(&token, repeated);
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         match read_body(&mut response, &mut check).await {
-            Ok(()) => (check.finish(), replica),
+            Ok(()) => (check.finish().unless(swapped), replica),
             Err(failure) => (Outcome::Failed(failure), replica),
         }
     }
@@ -134,7 +212,7 @@ impl PoolClient {
     /// Sends a request. One that HTTP/2 itself says was not processed goes to another connection, as every client of
     /// HTTP/2 does, and is counted as replayed.
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
-        if self.kind != CohortKind::H2 {
+        if self.recipe.kind != CohortKind::H2 {
             return request.send().await;
         }
         for _ in 0..MOST_REFUSALS {
@@ -146,10 +224,6 @@ impl PoolClient {
         }
         request.send().await
     }
-}
-
-fn is_loopback_v4(url: &reqwest::Url) -> bool {
-    url.host_str().and_then(|host| host.parse::<Ipv4Addr>().ok()).is_some_and(|address| address.is_loopback())
 }
 
 async fn read_body(response: &mut reqwest::Response, check: &mut Check<'_>) -> Result<(), Failure> {
@@ -217,10 +291,12 @@ where
 
     fn call(&mut self, target: T) -> Self::Future {
         let (mut connector, count) = (S::clone(&self.connector), Arc::clone(&self.count));
+        note(|notes| notes.has_begun_to_connect = true);
         Box::pin(async move {
             poll_fn(|context| connector.poll_ready(context)).await?;
             let connection = connector.call(target).await?;
             count.fetch_add(1, Ordering::Relaxed);
+            note(|notes| notes.is_connected = true);
             Ok(connection)
         })
     }
@@ -229,7 +305,7 @@ where
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::load::content::ExpectedBody;
@@ -241,11 +317,16 @@ mod tests {
             concurrency: 8,
             requests_per_connection: None,
             url,
-            headers: http::HeaderMap::new(),
+            headers: HeaderMap::new(),
+            echo: None,
             delay: Duration::ZERO,
             payload: Payload::None,
             expectation: Expectation { status: 200, body: ExpectedBody::Any },
         }
+    }
+
+    fn built(kind: CohortKind, url: String) -> PoolClient {
+        PoolClient::build(&plan(kind, url), Duration::from_secs(5), Newcomers::default()).unwrap()
     }
 
     /// Answers each connection's first request and closes without saying so.
@@ -269,8 +350,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn silent_replays_of_the_pool_are_counted() {
         let url = closes_after_each_answer().await;
-        let client =
-            Arc::new(PoolClient::build(&plan(CohortKind::Pooled, url), Duration::from_secs(5)).unwrap());
+        let client = Arc::new(built(CohortKind::Pooled, url));
         // Whether one request meets a connection that was just closed is a race; with many at once, some do.
         let asking = (0..32).map(|_| {
             let client = Arc::clone(&client);
@@ -279,7 +359,7 @@ mod tests {
                     if client.totals().replayed > Some(0) {
                         return;
                     }
-                    client.request().await;
+                    client.request(0).await;
                 }
             })
         });
@@ -290,10 +370,129 @@ mod tests {
     #[tokio::test]
     async fn fresh_requests_are_never_replayed_and_open_one_connection_each() {
         let url = closes_after_each_answer().await;
-        let client = PoolClient::build(&plan(CohortKind::Fresh, url), Duration::from_secs(5)).unwrap();
+        let client = built(CohortKind::Fresh, url);
         for _ in 0..40 {
-            assert_eq!(client.request().await.outcome, Outcome::Answered);
+            assert_eq!(client.request(0).await.outcome, Outcome::Answered);
         }
         assert_eq!(client.totals(), ClientTotals { connections: 40, replayed: None, closed_idle: None });
+    }
+
+    /// Answers each connection's requests up to the one of that number, which it reads and drops.
+    async fn drops_the_request_number(dropped: u64) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut head = [0; 1024];
+                    let mut number = 0;
+                    while stream.read(&mut head).await.is_ok_and(|read| read > 0) {
+                        number += 1;
+                        if number == dropped {
+                            return;
+                        }
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    }
+                });
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn kept_connection_is_told_from_a_new_one_also_when_the_request_fails() {
+        let client = built(CohortKind::Pooled, drops_the_request_number(1).await);
+        let answer = client.request(0).await;
+        assert_ne!(answer.outcome, Outcome::Answered);
+        assert_eq!(answer.connection, Some(ConnectionUse::FIRST));
+        let client = built(CohortKind::Pooled, drops_the_request_number(2).await);
+        for _ in 0..POOLS {
+            let answer = client.request(0).await;
+            assert_eq!((answer.outcome, answer.connection), (Outcome::Answered, Some(ConnectionUse::FIRST)));
+        }
+        assert_eq!(client.totals().connections, POOLS as u64, "each of the clients keeps one");
+        let answer = client.request(0).await;
+        assert_ne!(answer.outcome, Outcome::Answered);
+        assert_eq!(answer.connection, Some(ConnectionUse::LATER));
+    }
+
+    #[tokio::test]
+    async fn newcomer_opens_a_connection_and_stays() {
+        let client = built(CohortKind::Pooled, drops_the_request_number(u64::MAX).await);
+        for _ in 0..2 * POOLS {
+            client.request(0).await;
+        }
+        assert_eq!(client.totals().connections, POOLS as u64);
+        client.newcomers.ask();
+        assert_eq!(client.request(0).await.connection, Some(ConnectionUse::FIRST));
+        for _ in 0..POOLS {
+            assert_eq!(client.request(0).await.connection, Some(ConnectionUse::LATER));
+        }
+        assert_eq!(client.totals().connections, POOLS as u64 + 1);
+    }
+
+    #[tokio::test]
+    async fn silence_before_a_connection_is_a_connect_timeout_whichever_timer_ends_it() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // A backlog of 0 holds one finished handshake (sk_acceptq_is_full in the kernel's sock.h); nobody accepts.
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let _waiting = TcpStream::connect(address).await.unwrap();
+        let plan = plan(CohortKind::Fresh, format!("http://{address}/"));
+        let client = PoolClient::build(&plan, Duration::from_millis(300), Newcomers::default()).unwrap();
+        let Outcome::Failed(failure) = client.request(0).await.outcome else { panic!("it was answered") };
+        assert_eq!(failure.class, FailureClass::ConnectTimeout, "{}", failure.detail);
+    }
+
+    /// A server that says goodbye to the first HTTP/2 connection before it has processed anything on it.
+    async fn goes_away_once(processed: u32) -> String {
+        use http_body_util::Full;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Its settings, then GOAWAY without an error (RFC 9113, sections 6.5 and 6.8).
+            let mut frames = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+            frames.extend([0, 0, 8, 7, 0, 0, 0, 0, 0]);
+            frames.extend(processed.to_be_bytes());
+            frames.extend([0; 4]);
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).await.unwrap();
+            stream.write_all(&frames).await.unwrap();
+            loop {
+                let (next, _) = listener.accept().await.unwrap();
+                let service = hyper::service::service_fn(async |_| {
+                    Ok::<_, std::convert::Infallible>(hyper::Response::new(Full::new(bytes::Bytes::from(
+                        "ok",
+                    ))))
+                });
+                tokio::spawn(async move {
+                    let io = hyper_util::rt::TokioIo::new(next);
+                    let executor = hyper_util::rt::TokioExecutor::new();
+                    let _ = hyper::server::conn::http2::Builder::new(executor)
+                        .serve_connection(io, service)
+                        .await;
+                });
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn request_that_a_goaway_left_unprocessed_is_repeated_and_counted() {
+        let client = built(CohortKind::H2, goes_away_once(0).await);
+        let answer = client.request(0).await;
+        assert_eq!(answer.outcome, Outcome::Answered, "another connection took it");
+        assert_eq!(client.totals().replayed, Some(1));
+    }
+
+    #[tokio::test]
+    async fn request_that_a_goaway_says_was_processed_is_not_repeated() {
+        let client = built(CohortKind::H2, goes_away_once(1).await);
+        let answer = client.request(0).await;
+        assert_ne!(answer.outcome, Outcome::Answered);
+        assert_eq!(client.totals().replayed, Some(0));
     }
 }

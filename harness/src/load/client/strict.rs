@@ -5,7 +5,7 @@
 //! dropped.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -22,26 +22,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::names::Names;
+use super::sources::sources;
 use super::{Answer, ConnectionUse, REPLICA_HEADER};
 use crate::cause::chain;
 use crate::failure::{Failure, FailureClass};
 use crate::load::classify::{Stage, classify_connect, classify_hyper};
 use crate::load::cohort::CohortPlan;
-use crate::load::content::{Check, Expectation};
+use crate::load::content::{Check, Expectation, check_token};
 use crate::load::{ClientTotals, Outcome};
+use crate::recorder::Newcomers;
 
 /// As long as there are fewer connections, a request opens one instead of using an idle one: a restart then meets
 /// many idle connections, not just the one or two that the rate needs.
 const KEPT: usize = 32;
-
-/// How many source addresses connections are spread over.
-const SOURCES: u8 = 64;
 
 #[derive(Debug)]
 pub(crate) struct StrictClient {
     address: SocketAddr,
     uri: http::Uri,
     headers: HeaderMap,
+    echo: Option<HeaderName>,
+    sources: Vec<Option<IpAddr>>,
     requests_per_connection: Option<NonZeroU64>,
     expectation: Expectation,
     timeout: Duration,
@@ -49,6 +50,7 @@ pub(crate) struct StrictClient {
     opened: AtomicU64,
     alive: Arc<AtomicU64>,
     closed_idle: AtomicU64,
+    newcomers: Newcomers,
     names: Names,
 }
 
@@ -80,7 +82,7 @@ impl Drop for Alive {
 }
 
 impl StrictClient {
-    pub(crate) fn new(plan: &CohortPlan, request_timeout: Duration) -> Self {
+    pub(crate) fn new(plan: &CohortPlan, request_timeout: Duration, newcomers: Newcomers) -> Self {
         let url: url::Url = plan.url.parse().expect("a scenario's URLs were parsed when it was validated");
         let address = url
             .socket_addrs(|| None)
@@ -98,6 +100,8 @@ impl StrictClient {
                 headers.entry(header::HOST).or_insert(host);
                 headers
             },
+            echo: plan.echo.clone(),
+            sources: sources(address.ip()),
             requests_per_connection: plan.requests_per_connection,
             expectation: plan.expectation.clone(),
             timeout: request_timeout + plan.delay,
@@ -105,6 +109,7 @@ impl StrictClient {
             opened: AtomicU64::new(0),
             alive: Arc::default(),
             closed_idle: AtomicU64::new(0),
+            newcomers,
             names: Names::default(),
         }
     }
@@ -117,7 +122,7 @@ impl StrictClient {
         }
     }
 
-    pub(crate) async fn request(&self) -> Answer {
+    pub(crate) async fn request(&self, token: u64) -> Answer {
         let deadline = tokio::time::Instant::now() + self.timeout;
         let late = |class| {
             let detail = format!("nothing within {}", humantime::format_duration(self.timeout));
@@ -130,12 +135,12 @@ impl StrictClient {
         };
         connection.requests += 1;
         let (sent, received) = connection.traffic.counts();
-        let (outcome, replica) = tokio::time::timeout_at(deadline, self.ask(&mut connection))
+        let (outcome, replica) = tokio::time::timeout_at(deadline, self.ask(&mut connection, token))
             .await
             .unwrap_or_else(|_| (late(FailureClass::Timeout), None));
         let (sent_now, received_now) = connection.traffic.counts();
         let used = ConnectionUse {
-            nth: connection.requests,
+            nth: Some(connection.requests),
             sent: Some(sent_now - sent),
             received: Some(received_now - received),
         };
@@ -158,12 +163,16 @@ impl StrictClient {
     /// # Errors
     /// The server broke the protocol on it while it was idle: it sent what nobody had asked for.
     async fn take_idle(&self) -> Result<Option<Connection>, Failure> {
+        if self.newcomers.is_wanted() {
+            // One comes, one goes.
+            drop(self.pop_idle());
+            return Ok(None);
+        }
         loop {
             if self.alive.load(Ordering::Relaxed) < KEPT as u64 {
                 return Ok(None);
             }
-            let next = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(mut connection) = next else { return Ok(None) };
+            let Some(mut connection) = self.pop_idle() else { return Ok(None) };
             // Nothing has been given to hyper yet: whoever is found closed here has lost no request.
             if connection.sender.ready().await.is_ok() {
                 return Ok(Some(connection));
@@ -174,6 +183,10 @@ impl StrictClient {
             }
             self.closed_idle.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn pop_idle(&self) -> Option<Connection> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     async fn open(&self) -> Result<Connection, Failure> {
@@ -197,24 +210,28 @@ impl StrictClient {
         Ok(Connection { sender, traffic, breach, requests: 0, _alive: Alive::new(&self.alive) })
     }
 
-    /// Takes the next source address: one alone has some 28,000 ports, each of which rests after its connection.
     async fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = if self.address.ip().is_loopback() && self.address.is_ipv4() {
-            let turn = u8::try_from(self.opened.load(Ordering::Relaxed) % u64::from(SOURCES)).unwrap_or(0);
-            let socket = TcpSocket::new_v4()?;
-            socket.bind((Ipv4Addr::new(127, 0, 0, 1 + turn), 0).into())?;
-            socket.connect(self.address).await?
-        } else {
-            TcpStream::connect(self.address).await?
+        let turn = self.opened.load(Ordering::Relaxed) % self.sources.len() as u64;
+        let stream = match self.sources[usize::try_from(turn).unwrap_or(0)] {
+            Some(source) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((source, 0).into())?;
+                socket.connect(self.address).await?
+            }
+            None => TcpStream::connect(self.address).await?,
         };
         stream.set_nodelay(true)?;
         Ok(stream)
     }
 
-    async fn ask(&self, connection: &mut Connection) -> (Outcome, Option<Arc<str>>) {
+    async fn ask(&self, connection: &mut Connection, number: u64) -> (Outcome, Option<Arc<str>>) {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        let name = HeaderValue::from(number);
+        if let Some(echo) = &self.echo {
+            request.headers_mut().insert(echo.clone(), name.clone());
+        }
         let received_before = connection.traffic.counts().1;
         let response = match connection.sender.send_request(request).await {
             Ok(response) => response,
@@ -224,6 +241,8 @@ impl StrictClient {
             }
         };
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
+        let returned = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
+        let swapped = check_token(&name, returned);
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
@@ -235,7 +254,7 @@ impl StrictClient {
                 return (Outcome::Failed(failure), replica);
             }
         }
-        (check.finish(), replica)
+        (check.finish().unless(swapped), replica)
     }
 }
 
@@ -303,5 +322,130 @@ impl AsyncWrite for Counted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::load::cohort::{CohortKind, Payload};
+    use crate::load::content::ExpectedBody;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    fn client(address: SocketAddr) -> StrictClient {
+        let plan = CohortPlan {
+            kind: CohortKind::Strict,
+            rate: 1.0,
+            concurrency: 1,
+            requests_per_connection: None,
+            url: format!("http://{address}/"),
+            headers: HeaderMap::new(),
+            echo: None,
+            delay: Duration::ZERO,
+            payload: Payload::None,
+            expectation: Expectation { status: 200, body: ExpectedBody::Any },
+        };
+        StrictClient::new(&plan, Duration::from_secs(5), Newcomers::default())
+    }
+
+    async fn read_head(stream: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+    }
+
+    /// Answers the first request of each connection, then says so and hands the connection over.
+    async fn answers_once() -> (SocketAddr, mpsc::Receiver<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (give, take) = mpsc::channel(KEPT + 1);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                read_head(&mut stream).await;
+                stream.write_all(ANSWER).await.unwrap();
+                give.send(stream).await.unwrap();
+            }
+        });
+        (address, take)
+    }
+
+    /// Opens as many connections as are kept; each has carried one request.
+    async fn filled(client: &StrictClient, servers: &mut mpsc::Receiver<TcpStream>) -> Vec<TcpStream> {
+        let mut streams = Vec::new();
+        for _ in 0..KEPT {
+            let answer = client.request(0).await;
+            assert_eq!(answer.outcome, Outcome::Answered);
+            assert_eq!(answer.connection.and_then(|used| used.nth), Some(1));
+            streams.push(servers.recv().await.unwrap());
+        }
+        streams
+    }
+
+    #[tokio::test]
+    async fn connection_that_was_closed_while_idle_is_counted_and_loses_no_request() {
+        let (address, mut servers) = answers_once().await;
+        let client = client(address);
+        drop(filled(&client, &mut servers).await);
+        // Until the client has read the end of each of them; then none is left to lose a request on.
+        let all_closed = async {
+            while client.idle.lock().unwrap().iter().any(|connection| !connection.sender.is_closed()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all_closed).await.unwrap();
+        // Each finds one of them closed, and opens another in its place.
+        let _streams = filled(&client, &mut servers).await;
+        assert_eq!(client.totals().closed_idle, Some(KEPT as u64));
+        assert_eq!(client.totals().connections, 2 * KEPT as u64);
+    }
+
+    #[tokio::test]
+    async fn request_that_was_read_and_dropped_is_an_empty_reply_with_its_number_and_bytes() {
+        let (address, mut servers) = answers_once().await;
+        let client = client(address);
+        let mut streams = filled(&client, &mut servers).await;
+        let dropping = async {
+            let mut stream = streams.remove(0);
+            read_head(&mut stream).await;
+        };
+        let (answer, ()) = tokio::join!(client.request(0), dropping);
+        let Outcome::Failed(failure) = answer.outcome else { panic!("it was answered") };
+        assert_eq!(failure.class, FailureClass::EmptyReply, "{}", failure.detail);
+        assert!(!failure.detail.contains("never written"), "{}", failure.detail);
+        let used = answer.connection.unwrap();
+        assert_eq!((used.nth, used.received), (Some(2), Some(0)));
+        assert!(used.sent.is_some_and(|sent| sent > 0), "{used:?}");
+        assert_eq!(client.totals().closed_idle, Some(0));
+    }
+
+    #[tokio::test]
+    async fn request_that_was_never_written_says_so() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (mut sender, connection) = handshake::<_, Empty<Bytes>>(TokioIo::new(ours)).await.unwrap();
+        // The connection's task goes away between the question whether it is there and the request.
+        drop(connection);
+        let error = sender.send_request(Request::new(Empty::new())).await.unwrap_err();
+        let failure = classify_hyper(&error, Stage::Head, Some(0));
+        assert_eq!(failure.class, FailureClass::EmptyReply, "{}", failure.detail);
+        assert!(failure.detail.starts_with("never written: "), "{}", failure.detail);
+    }
+
+    #[tokio::test]
+    async fn newcomer_takes_the_place_of_a_kept_connection() {
+        let (address, mut servers) = answers_once().await;
+        let client = client(address);
+        let _streams = filled(&client, &mut servers).await;
+        client.newcomers.ask();
+        let answer = client.request(0).await;
+        assert_eq!(answer.connection.and_then(|used| used.nth), Some(1), "on a new connection");
+        assert_eq!(client.totals().connections, KEPT as u64 + 1);
+        assert_eq!(client.idle.lock().unwrap().len(), KEPT, "one came, one went");
     }
 }

@@ -1,13 +1,16 @@
-//! Counts the requests that reqwest's pool repeats on its own.
+//! What happens to a request inside reqwest, noted while it is polled: whether its pool repeated it on its own, and whether
+//! a connection was opened for it.
 //!
 //! The pool (hyper-util) repeats a request that it had not begun to write when its connection went away. There is no
 //! switch for it and no callback, but it says so, at trace level of the target [`TARGET`]. This module is the process's
-//! tracing subscriber: it hears that one target, looks for that one message, and counts it for the cohort whose
-//! request is being polled.
+//! tracing subscriber: it hears that one target, looks for that one message, and notes it for the request that is being
+//! polled on this thread. The connector notes its part the same way.
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Once};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Once;
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -17,14 +20,41 @@ use tracing::{Event, Metadata, Subscriber};
 const TARGET: &str = "hyper_util::client::legacy::client";
 const MESSAGE: &str = "unstarted request canceled";
 
-tokio::task_local! {
-    /// Where the request that is being polled counts its replays.
-    static COUNTER: Arc<AtomicU64>;
+/// What was noted of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// How often the pool repeated it.
+    pub(super) replays: u64,
+    /// Whether a connection was asked for, since none was idle.
+    pub(super) has_begun_to_connect: bool,
+    /// Whether that connection was established while the request waited for it.
+    pub(super) is_connected: bool,
 }
 
-/// Lets `request` count its replays in `counter`.
-pub(super) async fn counted<F: Future>(counter: &Arc<AtomicU64>, request: F) -> F::Output {
-    COUNTER.scope(Arc::clone(counter), request).await
+thread_local! {
+    /// The notes of the request that this thread is polling.
+    static NOTES: Cell<Notes> = const { Cell::new(Notes { replays: 0, has_begun_to_connect: false, is_connected: false }) };
+}
+
+/// Lets `request` take notes.
+pub(super) async fn noted<F: Future>(request: F) -> (F::Output, Notes) {
+    let mut request = pin!(request);
+    let mut notes = Notes::default();
+    let output = poll_fn(|context| {
+        let others = NOTES.replace(notes);
+        let polled = request.as_mut().poll(context);
+        notes = NOTES.replace(others);
+        polled
+    })
+    .await;
+    (output, notes)
+}
+
+/// Notes something of the request that is being polled; of nothing, if none is.
+pub(super) fn note(change: impl FnOnce(&mut Notes)) {
+    let mut notes = NOTES.get();
+    change(&mut notes);
+    NOTES.set(notes);
 }
 
 /// Makes this the process's subscriber, once. Where a program has set another one, replays are not counted.
@@ -50,7 +80,7 @@ impl Subscriber for Listener {
         let mut message = Message { is_replay: false };
         event.record(&mut message);
         if message.is_replay {
-            let _ = COUNTER.try_with(|counter| counter.fetch_add(1, Ordering::Relaxed));
+            note(|notes| notes.replays += 1);
         }
     }
 
@@ -92,5 +122,26 @@ impl Write for Prefix {
         }
         self.rest = &self.rest[length..];
         if self.rest.is_empty() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_request_has_its_own_notes() {
+        let one = noted(async {
+            note(|notes| notes.is_connected = true);
+            let ((), inner) = noted(async { note(|notes| notes.replays += 2) }).await;
+            tokio::task::yield_now().await;
+            note(|notes| notes.replays += 1);
+            inner
+        });
+        let other = noted(tokio::task::yield_now());
+        let ((inner, notes), ((), others)) = tokio::join!(one, other);
+        assert_eq!(inner, Notes { replays: 2, ..Notes::default() });
+        assert_eq!(notes, Notes { replays: 1, is_connected: true, has_begun_to_connect: false });
+        assert_eq!(others, Notes::default());
     }
 }

@@ -16,12 +16,14 @@ const MAX_HEAD: u64 = 16 * 1024;
 const MAX_DELAY: Duration = Duration::from_mins(1);
 
 /// A request that was read to the end of its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What `?delay=` asked for; zero without it.
     pub delay: Duration,
     /// Whether the client will close the connection after the answer (RFC 9112, section 9.6).
     pub is_last: bool,
+    /// What it calls itself, its `x-request-id`; empty without one. The answer repeats it.
+    pub id: String,
 }
 
 /// Reads one request; `None` if the client closed the connection instead.
@@ -37,7 +39,7 @@ pub fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
         return Ok(None);
     }
     let target = line.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
-    let mut request = Request { delay: requested_delay(target)?, is_last: false };
+    let mut request = Request { delay: requested_delay(target)?, is_last: false, id: String::new() };
     let mut body_length = 0;
     loop {
         line.clear();
@@ -56,6 +58,8 @@ pub fn read_request(stream: &mut impl BufRead) -> io::Result<Option<Request>> {
             return Err(io::ErrorKind::InvalidData.into());
         } else if name.eq_ignore_ascii_case("connection") {
             request.is_last = value.eq_ignore_ascii_case("close");
+        } else if name.eq_ignore_ascii_case("x-request-id") {
+            value.clone_into(&mut request.id);
         }
     }
     if io::copy(&mut stream.by_ref().take(body_length), &mut io::sink())? < body_length {
@@ -83,8 +87,8 @@ pub enum Persistence {
     Close,
 }
 
-/// Writes an answer in one piece: the status line, the head, and the first `sent` bytes of `body`, whose whole length
-/// the head promises.
+/// Writes an answer to the request `id` in one piece: the status line, the head, and the first `sent` bytes of `body`, whose
+/// whole length the head promises.
 ///
 /// # Errors
 ///
@@ -94,14 +98,16 @@ pub fn write_answer(
     status: &str,
     body: &str,
     sent: usize,
+    id: &str,
     persistence: Persistence,
 ) -> io::Result<()> {
     let connection = match persistence {
         Persistence::KeepAlive => "",
         Persistence::Close => "connection: close\r\n",
     };
+    let id = if id.is_empty() { String::new() } else { format!("x-request-id: {id}\r\n") };
     let head = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n", body.len());
-    stream.write_all(format!("{head}{connection}\r\n{}", &body[..sent]).as_bytes())
+    stream.write_all(format!("{head}{id}{connection}\r\n{}", &body[..sent]).as_bytes())
 }
 
 #[cfg(test)]
@@ -116,7 +122,7 @@ mod tests {
     fn a_request_is_read_to_the_end_of_its_body_and_no_further() {
         let mut bytes: &[u8] = b"POST /?delay=3s HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET";
         let request = read_request(&mut bytes).unwrap().unwrap();
-        assert_eq!(request, Request { delay: Duration::from_secs(3), is_last: false });
+        assert_eq!(request, Request { delay: Duration::from_secs(3), is_last: false, id: String::new() });
         assert_eq!(bytes, b"GET");
     }
 

@@ -31,6 +31,9 @@ pub enum Sabotage {
     HalfBody(Every),
     /// `wrong-body:every=N`: a whole answer of the right length, meant for somebody else.
     WrongBody(Every),
+    /// `swaps-answers:every=N`: an answer that is right in every byte but for what it calls its request: it is the answer
+    /// to the one before.
+    SwapsAnswers(Every),
     /// `unavailable-while-draining`: answers 503 from the signal to the end.
     UnavailableWhileDraining,
     /// `never-answers:every=N`: accepts, reads, and holds the connection open in silence.
@@ -78,6 +81,8 @@ pub enum Treatment {
     HalfAnswer,
     /// Somebody else's answer is sent.
     WrongAnswer,
+    /// The answer to the request before is sent.
+    AnswerOfAnother,
     /// 503 is sent.
     Unavailable,
     /// Nothing is sent, and nothing is closed.
@@ -113,6 +118,7 @@ impl Sabotage {
             Self::ClosesIdle => Treatment::AnswerAndClose,
             Self::HalfBody(every) => if_hit(every, Treatment::HalfAnswer),
             Self::WrongBody(every) => if_hit(every, Treatment::WrongAnswer),
+            Self::SwapsAnswers(every) => if_hit(every, Treatment::AnswerOfAnother),
             Self::UnavailableWhileDraining if is_draining => Treatment::Unavailable,
             Self::NeverAnswers(every) => if_hit(every, Treatment::Silence),
             Self::DropsAtSigterm { within } if since_signal.is_some_and(|since| since < within) => {
@@ -152,6 +158,7 @@ impl Sabotage {
             Self::ClosesIdle => "closes-idle",
             Self::HalfBody(_) => "half-body",
             Self::WrongBody(_) => "wrong-body",
+            Self::SwapsAnswers(_) => "swaps-answers",
             Self::UnavailableWhileDraining => "unavailable-while-draining",
             Self::NeverAnswers(_) => "never-answers",
             Self::DropsAtSigterm { .. } => "drops-at-sigterm",
@@ -170,6 +177,7 @@ impl fmt::Display for Sabotage {
             Self::DropsAfterReading(Every(n))
             | Self::HalfBody(Every(n))
             | Self::WrongBody(Every(n))
+            | Self::SwapsAnswers(Every(n))
             | Self::NeverAnswers(Every(n))
             | Self::AnswersTwice(Every(n)) => write!(f, ":every={n}"),
             Self::None
@@ -220,6 +228,7 @@ impl FromStr for Sabotage {
             ("drops-after-reading", Some(("every", value))) => Self::DropsAfterReading(every(value)?),
             ("half-body", Some(("every", value))) => Self::HalfBody(every(value)?),
             ("wrong-body", Some(("every", value))) => Self::WrongBody(every(value)?),
+            ("swaps-answers", Some(("every", value))) => Self::SwapsAnswers(every(value)?),
             ("never-answers", Some(("every", value))) => Self::NeverAnswers(every(value)?),
             ("answers-twice", Some(("every", value))) => Self::AnswersTwice(every(value)?),
             _ => return Err(ParseError::Unknown(text.to_owned())),
@@ -268,6 +277,7 @@ mod tests {
             "closes-idle",
             "half-body:every=3",
             "wrong-body:every=7",
+            "swaps-answers:every=7",
             "unavailable-while-draining",
             "never-answers:every=100",
             "drops-at-sigterm:within=5ms",

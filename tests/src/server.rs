@@ -132,6 +132,8 @@ struct Server {
     /// Set once, by the signal that is obeyed.
     signalled: OnceLock<Instant>,
     first_request: Once,
+    /// What the latest request called itself.
+    latest: Mutex<String>,
     connections: Arc<Gauge>,
     in_flight: Arc<Gauge>,
 }
@@ -143,6 +145,7 @@ impl Server {
             account: Account::default(),
             signalled: OnceLock::new(),
             first_request: Once::new(),
+            latest: Mutex::new("none".to_owned()),
             connections: Arc::default(),
             in_flight: Arc::default(),
         }
@@ -155,6 +158,7 @@ impl Server {
         while let Some(request) = http::read_request(&mut reader)? {
             let in_flight = self.in_flight.enter();
             let ordinal = self.account.request_read();
+            let before = self.take_note_of(&request.id);
             self.first_request.call_once(|| self.die_later());
             let treatment = self.sabotage.treatment(ordinal, self.signalled.get().map(Instant::elapsed));
             if treatment != Treatment::Answer {
@@ -165,18 +169,25 @@ impl Server {
                 io::copy(&mut reader, &mut io::sink())?;
                 return Ok(());
             }
-            if self.answer(stream, request, treatment)? == Persistence::Close {
+            if self.answer(stream, &request, &before, treatment)? == Persistence::Close {
                 return Ok(());
             }
         }
         Ok(())
     }
 
+    /// Notes what a request calls itself; returns what the one before it did.
+    fn take_note_of(&self, id: &str) -> String {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *latest, id.to_owned())
+    }
+
     /// Answers one request in the way that was decided, and says what becomes of its connection.
     fn answer(
         &self,
         mut stream: &TcpStream,
-        request: Request,
+        request: &Request,
+        before: &str,
         treatment: Treatment,
     ) -> io::Result<Persistence> {
         const HALF: usize = http::HELLO.len() / 2;
@@ -188,7 +199,7 @@ impl Server {
         let mut persistence = if is_last { Persistence::Close } else { Persistence::KeepAlive };
         match treatment {
             Treatment::Answer | Treatment::AnswerAndClose => {
-                http::write_answer(&mut stream, "200 OK", http::HELLO, whole, persistence)?;
+                http::write_answer(&mut stream, "200 OK", http::HELLO, whole, &request.id, persistence)?;
                 self.account.request_answered();
                 if treatment == Treatment::AnswerAndClose {
                     persistence = Persistence::Close;
@@ -196,19 +207,22 @@ impl Server {
             }
             Treatment::AnswerTwice => {
                 let mut twice = Vec::new();
-                http::write_answer(&mut twice, "200 OK", http::HELLO, whole, persistence)?;
-                http::write_answer(&mut twice, "200 OK", http::HELLO, whole, persistence)?;
+                http::write_answer(&mut twice, "200 OK", http::HELLO, whole, &request.id, persistence)?;
+                http::write_answer(&mut twice, "200 OK", http::HELLO, whole, &request.id, persistence)?;
                 io::Write::write_all(&mut stream, &twice)?;
                 self.account.request_answered();
             }
             Treatment::Unavailable => {
-                http::write_answer(&mut stream, "503 Service Unavailable", "", 0, persistence)?;
+                http::write_answer(&mut stream, "503 Service Unavailable", "", 0, &request.id, persistence)?;
             }
             Treatment::WrongAnswer => {
-                http::write_answer(&mut stream, "200 OK", http::NOT_HELLO, whole, persistence)?;
+                http::write_answer(&mut stream, "200 OK", http::NOT_HELLO, whole, &request.id, persistence)?;
+            }
+            Treatment::AnswerOfAnother => {
+                http::write_answer(&mut stream, "200 OK", http::HELLO, whole, before, persistence)?;
             }
             Treatment::HalfAnswer => {
-                http::write_answer(&mut stream, "200 OK", http::HELLO, HALF, persistence)?;
+                http::write_answer(&mut stream, "200 OK", http::HELLO, HALF, &request.id, persistence)?;
                 persistence = Persistence::Close;
             }
             Treatment::Drop | Treatment::Silence => persistence = Persistence::Close,

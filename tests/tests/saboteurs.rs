@@ -209,6 +209,20 @@ fn wrong_body_has_the_right_length() {
 }
 
 #[test]
+fn swaps_answers_answers_with_what_the_request_before_called_itself() {
+    let saboteur = Saboteur::listening("swaps-answers:every=2", 15);
+    let mut stream = saboteur.connect();
+    for (id, repeated) in [("a", "a"), ("b", "a"), ("c", "c")] {
+        ask(&mut stream, "/", &format!("x-request-id: {id}\r\n"));
+        let head = WHOLE.replace("\r\n\r\n", &format!("\r\nx-request-id: {repeated}\r\n\r\n"));
+        expect(&mut stream, &head);
+    }
+    saboteur.terminate();
+    drop(stream);
+    assert_eq!(saboteur.account().0, (3, 2, 1));
+}
+
+#[test]
 fn unavailable_while_draining_answers_503_after_the_signal_and_not_before() {
     let mut saboteur = Saboteur::listening("unavailable-while-draining", 11);
     let mut stream = saboteur.connect();

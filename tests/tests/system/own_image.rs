@@ -26,6 +26,27 @@ fn losses_of_a_saboteur_are_counted_as_it_counts_them_itself() -> Outcome {
     })
 }
 
+/// Five requests in 100,000, ten times: some five minutes, so by hand.
+/// `cargo test -p hitless-tests --test system needle -- --ignored`
+#[test]
+#[ignore = "takes five minutes"]
+fn needle_of_five_in_100_000_is_found_ten_times_of_ten() -> Outcome {
+    lab::run(async |lab| {
+        let load = ["--rounds", "1", "--cohort", "fresh=1000,strict=4000", "--lead", "10500ms"];
+        let expected = ["--expect-body", "hello world", "--ready", r#"log:"saboteur":"listening""#];
+        let arguments = [&load[..], &expected, &["--budget", "empty_reply==0"]].concat();
+        for round in 1..=10 {
+            let ended =
+                Hitless::run_saboteur(lab, "drops-after-reading:every=20000", &arguments).await.end().await;
+            ended.assert_exit_code(1);
+            let (account, report) = (account(lab, "server-a"), ended.report());
+            assert!(report.total("requests") >= 100_000, "round {round}: {ended}");
+            assert!((4..=6).contains(&account["sabotaged"]), "round {round}: {account:?}: {ended}");
+            assert_eq!(report.failed_as(&["empty_reply"]), account["sabotaged"], "round {round}: {ended}");
+        }
+    })
+}
+
 #[test]
 fn command_and_stop_signal_reach_the_container() -> Outcome {
     lab::run(async |lab| {

@@ -66,17 +66,19 @@ fn replica_that_leaves_with_exit_code_1_has_it_in_the_report() -> Outcome {
 #[test]
 fn each_sabotage_is_told_as_the_class_that_it_is() -> Outcome {
     /// The class that has to occur, and others that the same sabotage may take on.
-    const CLASSES: [(&str, &[&str]); 6] = [
+    const CLASSES: [(&str, &[&str]); 7] = [
         ("drops-after-reading:every=20", &["empty_reply"]),
         ("drops-at-sigterm:within=100ms", &["empty_reply"]),
         ("half-body:every=20", &["truncated"]),
         ("wrong-body:every=20", &["wrong_body"]),
+        ("swaps-answers:every=20", &["wrong_body"]),
         ("unavailable-while-draining", &["http_error"]),
         // The end of the process closes what it held open, sooner than the client's patience ends.
         ("never-answers:every=20", &["timeout", "empty_reply"]),
     ];
     lab::run(async |lab| {
-        let arguments = ["--expect-body", "hello world", "--request-timeout", "500ms"];
+        let arguments =
+            ["--expect-body", "hello world", "--request-timeout", "500ms", "--echo-header", "x-request-id"];
         let arguments = [&LOAD[..], &arguments].concat();
         for (sabotage, classes) in CLASSES {
             let ended = Hitless::run_saboteur(lab, sabotage, &arguments).await.end().await;

@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn each_blind_spot_makes_a_clean_run_inconclusive() {
         type Spoil = fn(&mut Recording);
-        let blind: [(&str, Spoil); 8] = [
+        let blind: [(&str, Spoil); 10] = [
             ("interrupted", |run| run.cut_short = Some(CutShort::Interrupted)),
             ("could not go on", |run| run.cut_short = Some(CutShort::RolloutFailed("a died".into()))),
             ("restarts were completed", |run| run.restarts[0].answered = None),
@@ -364,6 +364,8 @@ mod tests {
             ("of 100 requests that were due in phase draining it sent 49", |run| {
                 run.cohorts[0].coverage[1].sent = 49;
             }),
+            ("cohort slow saw no request to its end", |run| run.cohorts.push(CohortRecord::new("slow"))),
+            ("the kernel dropped 7 packets", |run| run.drops.add(at(1), at(2), 7)),
             ("no request under way in any restart", |run| run.cohorts[0].in_restarts = 0),
             ("no request was sent in phase gap, 20 ms", |run| {
                 (run.load_began, run.load_ended) = (Some(at(0)), Some(at(1000)));
@@ -404,6 +406,20 @@ mod tests {
         assert!(judgement.reasons[0].contains("cut short"), "{:?}", judgement.reasons);
         assert_eq!(verdict(&recording, "requests<50").verdict, Verdict::Fail, "more would not help");
         assert_eq!(verdict(&recording, "p(99)<0.1ms").verdict, Verdict::Fail, "what was seen was seen");
+    }
+
+    #[test]
+    fn hunt_that_found_a_failure_is_a_fail_and_misses_no_restarts() {
+        let mut recording = clean();
+        recording.cohorts[0].phases[1].failed(FailureClass::Refused);
+        recording.restarts[0].answered = None;
+        recording.cut_short = Some(CutShort::FailureFound);
+        let judgement = verdict(&recording, "failed==0");
+        assert_eq!(judgement.verdict, Verdict::Fail);
+        assert_eq!(
+            judgement.reasons,
+            ["budget failed==0 is broken: 1", "the first failure ended the run, as asked"]
+        );
     }
 
     #[test]

@@ -19,6 +19,17 @@ Exit codes:
   4  inconclusive: the budgets hold, but the run could not have seen a failure
      (interrupted, too little load, a late generator, out of ports or descriptors)";
 
+const MATRIX_EXIT_CODES: &str = "\
+normal and graceful lose requests by design, so what counts is whether each preset loses what
+it is known to lose, and nothing else.
+
+Exit codes:
+  0  each preset did as is known of it
+  1  one did not
+  2  usage or scenario error
+  3  environment: no container engine, port taken, image missing, ...
+  4  inconclusive: a run could not have shown it, or the matrix was interrupted";
+
 const COMPARE_EXIT_CODES: &str = "\
 A base without failures makes any failure of the new run a regression, unless the new run's
 own budgets speak of failures and hold. Otherwise failures have to be more by the tolerance
@@ -50,7 +61,7 @@ pub(crate) enum Command {
         output: OutputArgs,
     },
     /// Run our server's presets one after the other and compare them in one table.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = MATRIX_EXIT_CODES)]
     Matrix {
         #[command(flatten)]
         run: RunArgs,
@@ -243,7 +254,8 @@ pub(crate) struct RunArgs {
     /// images their health check, or the port if they have none].
     #[arg(long, value_name = "HOW", help_heading = "The rollout")]
     ready: Option<String>,
-    /// Moves the restarts against the load; the same seed gives the same pauses [default: 1].
+    /// Moves the restarts against the load; the same seed gives the same pauses [default: another
+    /// each time; the report says which].
     #[arg(long, value_name = "N", help_heading = "The rollout")]
     seed: Option<u64>,
     /// Where the requests go [default: http://127.0.0.1:8080/].

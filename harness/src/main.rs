@@ -16,7 +16,7 @@ use hitless::compare::{self, CompareError, Comparison};
 use hitless::doctor::{self, Finding};
 use hitless::environment;
 use hitless::image::{self, Artifact, Checkout, ImageError};
-use hitless::matrix;
+use hitless::matrix::{self, Known};
 use hitless::progress::Display;
 use hitless::report::files::{self, FilesError};
 use hitless::report::terminal::{self, Style};
@@ -24,7 +24,7 @@ use hitless::report::{Report, annotations, json, markdown};
 use hitless::run::{RunError, run, server_of};
 use hitless::runtime::RuntimeError;
 use hitless::runtime::docker::engine::Engine;
-use hitless::scenario::{Options, Preset, Scenario, ScenarioError, Server};
+use hitless::scenario::{self, Options, Preset, Scenario, ScenarioError, Server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -117,21 +117,26 @@ async fn dispatch(command: Command) -> Result<u8, MainError> {
 }
 
 async fn carry_out(args: RunArgs, output: OutputArgs) -> Result<u8, MainError> {
-    let options = options(args)?;
+    let (options, command) = with_seed(options(args)?);
     let mut scenario = Scenario::from_options(&options)?;
     if server_of(&scenario).await? == Server::Anybodys {
         scenario = Scenario::of_project(&options, Server::Anybodys)?;
     }
-    let (report, directory) = run(&scenario, &command_line(), display(output), &interrupt()).await?;
+    let (report, directory) = run(&scenario, &command, display(output), &interrupt()).await?;
     tell(output, &report, &json::render(&report), || {
-        format!("{}report: {}\n", terminal::render(&report, style()), directory.display())
+        let again = match report.verdict {
+            Verdict::Pass => String::new(),
+            Verdict::Fail | Verdict::Inconclusive => format!("again: {}\n", report.run.command),
+        };
+        format!("{}{again}report: {}\n", terminal::render(&report, style()), directory.display())
     });
     Ok(exit_code(report.verdict))
 }
 
 async fn carry_out_presets(args: RunArgs, output: OutputArgs) -> Result<u8, MainError> {
-    let scenarios = matrix::scenarios(&options(args)?, &Preset::ALL)?;
-    let runs = matrix::carry_out(&scenarios, &command_line(), display(output), &interrupt()).await?;
+    let (options, command) = with_seed(options(args)?);
+    let scenarios = matrix::scenarios(&options, &Preset::ALL)?;
+    let runs = matrix::carry_out(&scenarios, &command, display(output), &interrupt()).await?;
     let (reports, directories): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
     match output.format {
         Format::Json => print(&json::render_all(&reports)),
@@ -144,7 +149,7 @@ async fn carry_out_presets(args: RunArgs, output: OutputArgs) -> Result<u8, Main
         }
     }
     reports.iter().for_each(publish);
-    Ok(reports.iter().map(|report| exit_code(report.verdict)).max().unwrap_or(4))
+    Ok(exit_code(Known::of_all(&reports, scenarios.len()).verdict()))
 }
 
 fn render_again(path: &Path, output: OutputArgs) -> Result<u8, MainError> {
@@ -158,13 +163,7 @@ fn render_again(path: &Path, output: OutputArgs) -> Result<u8, MainError> {
 async fn prove(url: &str, report_dir: &Path) -> Result<u8, MainError> {
     let findings = selftest::carry_out(url, report_dir, progress(), &interrupt()).await?;
     print(&format!("{}\n", selftest::render(&findings, style())));
-    let is_complete = findings.len() == selftest::CASES.len();
-    let is_right = findings.iter().all(|finding| finding.is_right);
-    Ok(match (is_right, is_complete) {
-        (false, _) => 1,
-        (true, true) => 0,
-        (true, false) => 4,
-    })
+    Ok(exit_code(selftest::Outcome::of_all(&findings).verdict()))
 }
 
 async fn clean_up(all: bool) -> Result<u8, MainError> {
@@ -270,7 +269,15 @@ fn exit_code(verdict: Verdict) -> u8 {
     }
 }
 
-/// The command that repeats this one.
+/// The options with a seed, drawn if none is said, and the command that repeats the run with it.
+fn with_seed(mut options: Options) -> (Options, String) {
+    let drawn = if options.seed.is_some() { None } else { Some(scenario::any_seed()) };
+    options.seed = options.seed.or(drawn);
+    let seed = drawn.map_or_else(String::new, |seed| format!(" --seed {seed}"));
+    (options, format!("{}{seed}", command_line()))
+}
+
+/// This command.
 fn command_line() -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_=./:,@+%".contains(character);
     let arguments: Vec<String> = std::env::args()

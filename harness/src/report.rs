@@ -11,6 +11,8 @@ pub mod json;
 pub mod junit;
 pub mod markdown;
 pub mod openmetrics;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod terminal;
 pub mod text;
 

@@ -275,6 +275,13 @@ impl ScenarioError {
 
 const MAX_REPLICAS: usize = 16;
 
+/// A seed like no other, short enough to be typed: who hunts with the same one sees the same moments only.
+#[must_use]
+pub fn any_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(()) % 1_000_000
+}
+
 impl Scenario {
     /// Validates `options` and fills in what they leave out. The services of a Compose project are taken for our server:
     /// see [`Scenario::of_project`].
@@ -315,7 +322,7 @@ impl Scenario {
             container: ContainerSettings::from_options(options)?,
             change,
             report_dir: options.report_dir.clone(),
-            seed: options.seed.unwrap_or(1),
+            seed: options.seed.unwrap_or_else(any_seed),
             subject,
             replicas,
             rounds,

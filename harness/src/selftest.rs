@@ -14,7 +14,7 @@ use crate::image::{self, Artifact, ImageError};
 use crate::phase::Phase;
 use crate::progress::Display;
 use crate::report::terminal::{Style, painted, table};
-use crate::report::{FailureInfo, Report};
+use crate::report::{FailureInfo, Report, RestartInfo};
 use crate::run::{RunError, run};
 use crate::runtime::docker::engine::Engine;
 use crate::scenario::{Options, SERVER_IMAGE, Scenario, ScenarioError};
@@ -47,7 +47,7 @@ enum Subject {
 pub enum Expected {
     /// Nothing: a pass.
     Clean,
-    /// Nothing but what the end of a listener may cost, see `is_of_the_queue`.
+    /// Whole restarts, and nothing but what the end of a listener may cost, see `is_of_the_queue`.
     Behaves,
     /// Failures of this class, and of no other.
     Only(FailureClass),
@@ -69,7 +69,7 @@ pub enum Expected {
 }
 
 /// Every case. The rates make each saboteur misbehave some dozens of times in its few seconds.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 15] = [
     Case {
         name: "our server, handover",
         subject: Subject::Handover,
@@ -86,8 +86,14 @@ pub const CASES: [Case; 14] = [
     saboteur("closes idle connections at once", "closes-idle", "strict", Expected::ClosedIdle),
     saboteur("sends half a body", "half-body:every=100", "fresh", Expected::Only(FailureClass::Truncated)),
     saboteur(
-        "answers with another request's body",
+        "answers with another body of the same length",
         "wrong-body:every=100",
+        "fresh",
+        Expected::Only(FailureClass::WrongBody),
+    ),
+    saboteur(
+        "answers with the answer of the request before",
+        "swaps-answers:every=100",
         "fresh",
         Expected::Only(FailureClass::WrongBody),
     ),
@@ -128,7 +134,51 @@ pub struct Finding {
     /// What was seen, in words.
     pub seen: String,
     /// Whether that is what had to be seen.
-    pub is_right: bool,
+    pub outcome: Outcome,
+}
+
+/// Whether a case showed what it had to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did.
+    Right,
+    /// It did not.
+    Wrong,
+    /// The run could not have shown it: the machine was too busy, or it was interrupted.
+    Unclear,
+}
+
+impl Outcome {
+    /// What the self-test says as a whole: wrong if a case is, unclear if one is or was not carried out.
+    #[must_use]
+    pub fn of_all(findings: &[Finding]) -> Self {
+        let has = |outcome| findings.iter().any(|finding| finding.outcome == outcome);
+        if has(Self::Wrong) {
+            Self::Wrong
+        } else if has(Self::Unclear) || findings.len() < CASES.len() {
+            Self::Unclear
+        } else {
+            Self::Right
+        }
+    }
+
+    /// The verdict that it amounts to.
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::Right => Verdict::Pass,
+            Self::Wrong => Verdict::Fail,
+            Self::Unclear => Verdict::Inconclusive,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Right => "ok",
+            Self::Wrong => "WRONG",
+            Self::Unclear => "unclear",
+        }
+    }
 }
 
 /// The self-test could not be carried out.
@@ -206,6 +256,7 @@ fn scenario(case: &Case, number: usize, url: &str, directory: &Path) -> Result<S
             image: Some(SABOTEUR_IMAGE.to_owned()),
             env: vec![format!("SABOTEUR={mode}"), format!("SABOTEUR_LISTEN=0.0.0.0:{port}")],
             expect_body: Some("hello world".to_owned()),
+            echo_header: Some("x-request-id".to_owned()),
             ready: Some("log:\"listening\"".to_owned()),
             ..common
         },
@@ -214,11 +265,11 @@ fn scenario(case: &Case, number: usize, url: &str, directory: &Path) -> Result<S
 }
 
 fn judge(case: &'static Case, result: Result<(Report, PathBuf), RunError>) -> Result<Finding, SelftestError> {
-    let finding = |seen: String, is_right| Finding { case, seen, is_right };
+    let finding = |seen: String, outcome| Finding { case, seen, outcome };
     match result {
-        Ok((report, _)) => Ok(finding(describe(&report), is_right(case.expected, &report))),
+        Ok((report, _)) => Ok(finding(describe(&report), outcome(case.expected, &report))),
         Err(error) if case.expected == Expected::NotReady && is_not_ready(&error) => {
-            Ok(finding("not ready in time".to_owned(), true))
+            Ok(finding("not ready in time".to_owned(), Outcome::Right))
         }
         Err(source) => Err(SelftestError::Run { case: case.name, source: Box::new(source) }),
     }
@@ -230,40 +281,56 @@ fn is_not_ready(error: &RunError) -> bool {
     matches!(error, RunError::Experiment(ExperimentError::Runtime(RuntimeError::NotReady { .. })))
 }
 
-fn is_right(expected: Expected, report: &Report) -> bool {
+/// Holds a run against what had to be seen. A class that must not occur is wrong however busy the machine was; what had to
+/// occur and did not is wrong unless the run could not have shown it.
+fn outcome(expected: Expected, report: &Report) -> Outcome {
+    // The harness's own shortages say nothing of the server.
     let classes: BTreeSet<FailureClass> = report
         .failures
         .iter()
-        .filter(|failure| !is_of_the_queue(failure))
+        .filter(|failure| failure.class.is_servers() && !is_of_the_queue(failure))
         .map(|failure| failure.class)
         .collect();
-    let is_only = |class| classes.len() == 1 && classes.contains(&class);
-    let in_phases_other_than_draining =
-        || report.failures.iter().any(|failure| failure.phase != Phase::Draining);
-    match expected {
-        Expected::Clean => report.verdict == Verdict::Pass && report.totals.failed == 0,
-        Expected::AtLeast(class) => report.verdict == Verdict::Fail && classes.contains(&class),
-        Expected::ClosedIdle => {
-            closed_idle(report) > 0 && classes.iter().all(|class| *class == FailureClass::EmptyReply)
-        }
-        Expected::Behaves => !report.restarts.is_empty() && classes.is_empty(),
-        Expected::Only(class) => report.verdict == Verdict::Fail && is_only(class),
+    let has_others = |allowed: FailureClass| classes.iter().any(|class| *class != allowed);
+    let in_other_phases = |class| {
+        report.failures.iter().any(|failure| failure.class == class && failure.phase != Phase::Draining)
+    };
+    let are_whole = !report.restarts.is_empty()
+        && report.run.cut_short.is_none()
+        && report.restarts.iter().all(|restart| restart.is_complete);
+    let all_restarts = |is_so: fn(&RestartInfo) -> bool| are_whole && report.restarts.iter().all(is_so);
+    let failed = report.verdict == Verdict::Fail;
+    let is_dead = report.reasons.iter().any(|reason| reason.contains("ended on its own"));
+    let (is_seen, is_contradicted) = match expected {
+        Expected::Clean => (report.verdict == Verdict::Pass, report.totals.failed > 0),
+        Expected::Behaves => (are_whole, !classes.is_empty()),
+        Expected::Only(class) => (failed && classes.contains(&class), has_others(class)),
+        Expected::AtLeast(class) => (failed && classes.contains(&class), false),
+        Expected::ClosedIdle => (closed_idle(report) > 0, has_others(FailureClass::EmptyReply)),
         Expected::WhileDraining(class) => {
-            report.verdict == Verdict::Fail && is_only(class) && !in_phases_other_than_draining()
+            (failed && classes.contains(&class), has_others(class) || in_other_phases(class))
         }
         Expected::Killed => {
-            !report.restarts.is_empty() && report.restarts.iter().all(|restart| restart.killed)
+            (all_restarts(|restart| restart.killed), are_whole && !all_restarts(|restart| restart.killed))
         }
         Expected::ExitCode(code) => {
-            !report.restarts.is_empty()
-                && classes.is_empty()
-                && report.restarts.iter().all(|restart| restart.exit_code == Some(code) && !restart.killed)
+            let has_code = |restart: &RestartInfo| restart.exit_code == Some(code) && !restart.killed;
+            let are_right = report.restarts.iter().all(has_code);
+            (are_whole && are_right, !classes.is_empty() || (are_whole && !are_right))
         }
         Expected::Death => {
-            report.verdict != Verdict::Pass
-                && report.reasons.iter().any(|reason| reason.contains("ended on its own"))
+            (is_dead && report.verdict != Verdict::Pass, is_dead && report.verdict == Verdict::Pass)
         }
-        Expected::NotReady => false,
+        Expected::NotReady => (false, true),
+    };
+    if is_contradicted {
+        Outcome::Wrong
+    } else if is_seen {
+        Outcome::Right
+    } else if report.verdict == Verdict::Inconclusive {
+        Outcome::Unclear
+    } else {
+        Outcome::Wrong
     }
 }
 
@@ -332,7 +399,7 @@ pub fn render(findings: &[Finding], style: Style) -> String {
     let mut table = table(&["server", "expected", "seen", ""]);
     let mut words = Vec::new();
     for finding in findings {
-        let word = if finding.is_right { (Verdict::Pass, "ok") } else { (Verdict::Fail, "WRONG") };
+        let word = (finding.outcome.verdict(), finding.outcome.word());
         words.push(word);
         table.add_row([
             finding.case.name.to_owned(),
@@ -347,6 +414,7 @@ pub fn render(findings: &[Finding], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::samples::report;
 
     #[test]
     fn table_of_the_findings_keeps_its_80_columns_and_its_words_whole() {
@@ -355,13 +423,13 @@ mod tests {
             .map(|case| Finding {
                 case,
                 seen: "refused 1,234, and ".repeat(6) + "ok",
-                is_right: case.name.len() % 2 == 0,
+                outcome: if case.name.len() % 2 == 0 { Outcome::Right } else { Outcome::Wrong },
             })
             .collect();
         let plain = render(&findings, Style::Plain);
         assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
         let coloured = render(&findings, Style::Coloured);
-        let right = findings.iter().filter(|finding| finding.is_right).count();
+        let right = findings.iter().filter(|finding| finding.outcome == Outcome::Right).count();
         assert_eq!(coloured.matches("\u{1b}[1;32mok\u{1b}[0m").count(), right, "{coloured}");
         assert_eq!(
             coloured.matches("\u{1b}[1;31mWRONG\u{1b}[0m").count(),
@@ -376,5 +444,116 @@ mod tests {
             let scenario = scenario(case, number, "http://127.0.0.1:8080/", Path::new("x"));
             assert!(scenario.is_ok(), "{}: {:?}", case.name, scenario.err());
         }
+    }
+
+    fn seen(class: FailureClass) -> Report {
+        report(&[(class, Phase::Draining)])
+    }
+
+    /// What has to be seen, and runs that show it.
+    fn right() -> Vec<(Expected, Report)> {
+        let with = |change: fn(&mut Report)| {
+            let mut report = report(&[]);
+            change(&mut report);
+            report
+        };
+        let mut all = vec![
+            (Expected::Clean, report(&[])),
+            (Expected::Behaves, report(&[])),
+            (Expected::ClosedIdle, with(|report| report.cohorts[0].closed_idle = Some(3))),
+            (Expected::Killed, with(|report| report.restarts.iter_mut().for_each(|one| one.killed = true))),
+            (
+                Expected::ExitCode(1),
+                with(|report| report.restarts.iter_mut().for_each(|one| one.exit_code = Some(1))),
+            ),
+            (
+                Expected::Death,
+                with(|report| {
+                    report.verdict = Verdict::Inconclusive;
+                    report.reasons = vec!["replica server-a ended on its own".to_owned()];
+                }),
+            ),
+        ];
+        for case in CASES {
+            if let Expected::Only(class) | Expected::AtLeast(class) | Expected::WhileDraining(class) =
+                case.expected
+            {
+                all.push((case.expected, seen(class)));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_has_to_be_seen_is_right() {
+        for (expected, report) in right() {
+            assert_eq!(outcome(expected, &report), Outcome::Right, "{expected:?}: {}", describe(&report));
+        }
+    }
+
+    #[test]
+    fn classifier_with_one_class_broken_is_caught() {
+        for case in CASES {
+            let (Expected::Only(right) | Expected::WhileDraining(right) | Expected::AtLeast(right)) =
+                case.expected
+            else {
+                continue;
+            };
+            for wrong in FailureClass::ALL.into_iter().filter(|class| *class != right && class.is_servers()) {
+                assert_eq!(outcome(case.expected, &seen(wrong)), Outcome::Wrong, "{}: {wrong}", case.name);
+            }
+            assert_eq!(outcome(case.expected, &report(&[])), Outcome::Wrong, "{}: nothing", case.name);
+        }
+        for class in FailureClass::ALL.into_iter().filter(|class| class.is_servers()) {
+            assert_eq!(outcome(Expected::Clean, &seen(class)), Outcome::Wrong, "{class}");
+            assert_eq!(outcome(Expected::Behaves, &seen(class)), Outcome::Wrong, "{class}");
+        }
+    }
+
+    #[test]
+    fn losses_outside_of_the_drain_are_wrong_where_only_the_drain_may_lose() {
+        let class = FailureClass::HttpError;
+        let report = report(&[(class, Phase::Draining), (class, Phase::Steady)]);
+        assert_eq!(outcome(Expected::WhileDraining(class), &report), Outcome::Wrong);
+        assert_eq!(outcome(Expected::Only(class), &report), Outcome::Right);
+    }
+
+    #[test]
+    fn run_that_could_not_have_shown_it_is_unclear_and_what_contradicts_is_wrong_all_the_same() {
+        let busy = |mut report: Report| {
+            report.verdict = Verdict::Inconclusive;
+            report.restarts.truncate(1);
+            report.restarts[0].is_complete = false;
+            report
+        };
+        for (expected, _) in right() {
+            let told = outcome(expected, &busy(report(&[])));
+            assert_eq!(told, Outcome::Unclear, "{expected:?}");
+        }
+        let mut cut = report(&[]);
+        (cut.run.cut_short, cut.verdict) = (Some("interrupted".to_owned()), Verdict::Inconclusive);
+        assert_eq!(outcome(Expected::Behaves, &cut), Outcome::Unclear, "it was cut short after its restarts");
+        assert_eq!(outcome(Expected::Clean, &busy(seen(FailureClass::Refused))), Outcome::Wrong);
+        let short = report(&[(FailureClass::HarnessResource, Phase::Steady)]);
+        assert_eq!(outcome(Expected::Clean, &short), Outcome::Unclear, "the harness's own shortage");
+    }
+
+    #[test]
+    fn one_wrong_case_makes_all_wrong_and_one_missing_makes_them_unclear() {
+        let findings = |outcome: fn(usize) -> Outcome, count: usize| -> Vec<Finding> {
+            let case = |number: usize| Finding {
+                case: &CASES[number],
+                seen: String::new(),
+                outcome: outcome(number),
+            };
+            (0..count).map(case).collect()
+        };
+        let all = CASES.len();
+        assert_eq!(Outcome::of_all(&findings(|_| Outcome::Right, all)), Outcome::Right);
+        assert_eq!(Outcome::of_all(&findings(|_| Outcome::Right, all - 1)), Outcome::Unclear);
+        let one = |number| if number == 3 { Outcome::Wrong } else { Outcome::Unclear };
+        assert_eq!(Outcome::of_all(&findings(one, all)), Outcome::Wrong);
+        let coloured = render(&findings(one, all), Style::Coloured);
+        assert_eq!(coloured.matches("\u{1b}[1;31mWRONG").count(), 1, "{coloured}");
     }
 }

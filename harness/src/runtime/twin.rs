@@ -103,6 +103,7 @@ fn cohort() -> CohortPlan {
         requests_per_connection: None,
         url: "http://127.0.0.1/".into(),
         headers: http::HeaderMap::new(),
+        echo: None,
         delay: Duration::ZERO,
         payload: Payload::None,
         expectation: Expectation { status: 200, body: ExpectedBody::Any },

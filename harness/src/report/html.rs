@@ -154,7 +154,8 @@ fn number(pointer: &str, value: u64) -> Markup {
     told(pointer, &count(value))
 }
 
-/// A number as it is told, and where in report.json it stands; in a row with `data-of`, from there.
+/// A number as it is told, and where in report.json it stands; in a row with `data-of`, from there. (A table may say
+/// it for its cells, with `data-cells`.)
 fn told(pointer: &str, text: &str) -> Markup {
     html! { span data-at=(pointer) { (text) } }
 }

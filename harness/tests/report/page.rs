@@ -1,13 +1,14 @@
 //! `report.html` in a browser: its script runs to the end without an error, and every number that it shows is the one in
 //! `report.json`. What a reader does with it is in [`crate::reader`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::process::Command;
 
 use hitless::report::digest::{bound, seen};
 use hitless::report::json;
 use hitless::report::text::{count, short_ms};
+use hitless::summary::ByClass;
 use html5ever::tokenizer::{
     BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts,
 };
@@ -67,13 +68,16 @@ struct Shown {
     text: String,
 }
 
-/// Every element with `data-at`; in a row with `data-of` it stands below that.
+/// Every element with `data-at`, and every cell that its table knows by `data-cells`; in a row with `data-of` it stands
+/// below that.
 fn numbers(document: &str) -> Vec<Shown> {
     #[derive(Default)]
     struct Numbers {
         done: RefCell<Vec<Shown>>,
         open: RefCell<Option<(String, Shown)>>,
         row: RefCell<String>,
+        cells: RefCell<Vec<String>>,
+        cell: Cell<usize>,
     }
 
     impl TokenSink for Numbers {
@@ -86,10 +90,22 @@ fn numbers(document: &str) -> Vec<Shown> {
                         let found = attrs.iter().find(|attribute| &*attribute.name.local == wanted);
                         found.map(|attribute| attribute.value.to_string())
                     };
-                    if &*name == "tr" {
-                        *self.row.borrow_mut() = of("data-of").unwrap_or_default();
+                    match &*name {
+                        "table" => {
+                            let cells = of("data-cells").unwrap_or_default();
+                            *self.cells.borrow_mut() = cells.split(' ').map(str::to_owned).collect();
+                        }
+                        "tr" => {
+                            *self.row.borrow_mut() = of("data-of").unwrap_or_default();
+                            self.cell.set(0);
+                        }
+                        _ => {}
                     }
-                    if let Some(at) = of("data-at") {
+                    let of_table = || {
+                        let cell = self.cell.replace(self.cell.get() + 1);
+                        self.cells.borrow().get(cell).filter(|at| !["", "-"].contains(&at.as_str())).cloned()
+                    };
+                    if let Some(at) = of("data-at").or_else(|| (&*name == "td").then(of_table).flatten()) {
                         let at = if at.starts_with('/') { at } else { format!("{}{at}", self.row.borrow()) };
                         *self.open.borrow_mut() = Some((name.to_string(), Shown { at, text: String::new() }));
                     }
@@ -136,6 +152,11 @@ fn written(at: &str, number: &Value, report: &Value) -> Option<String> {
             let (budget, _) = at.rsplit_once('/')?;
             seen(&serde_json::from_value(report.pointer(budget)?.clone()).ok()?)
         }
+        "by_class" => {
+            let by_class: ByClass = serde_json::from_value(number.clone()).ok()?;
+            let told = by_class.iter().map(|(class, failed)| format!("{} {}", class.label(), count(*failed)));
+            told.collect::<Vec<_>>().concat()
+        }
         _ if number.is_null() => "–".to_owned(),
         // Where nothing was answered there is no latency.
         _ if is_latency && fraction()? <= 0.0 => "–".to_owned(),
@@ -156,10 +177,10 @@ fn wrong(document: &str, report: &Value) -> Vec<Shown> {
 
 /// What in the tables looks like a number and does not say where it stands.
 fn untold(document: &str) -> Vec<String> {
-    let cells =
-        document.split("<td class=\"n").skip(1).map(|cell| cell.split("</td>").next().unwrap_or_default());
-    let is_untold = |cell: &&str| !cell.contains("data-at") && !cell.contains("data-zoom");
-    cells.filter(is_untold).map(str::to_owned).collect()
+    let tables = document.split("<table").skip(1).filter(|table| !table.starts_with(" data-cells"));
+    let cells = tables.flat_map(|table| table.split("<td class=\"n").skip(1));
+    let cells = cells.map(|cell| cell.split("</td>").next().unwrap_or_default());
+    cells.filter(|cell| !cell.contains("data-at")).map(str::to_owned).collect()
 }
 
 pub(crate) fn rendered(run: &Run) -> (TempDir, Value) {
@@ -258,7 +279,7 @@ fn broken_pages_are_noticed() {
     let place = "data-at=\"/totals/requests\">";
     let more = written.replace(place, &format!("{place}1"));
     assert_eq!(wrong(&more, &report).len(), 1);
-    let later = written.replacen("data-at=\"t\">", "data-at=\"t\">1", 1);
+    let later = written.replacen("<td class=\"n\">0.50 s", "<td class=\"n\">10.50 s", 1);
     assert_eq!(wrong(&later, &report).len(), 1);
-    assert_eq!(untold(&written.replacen("data-at=\"t\"", "", 1)).len(), 1);
+    assert_eq!(untold(&written.replacen("data-at=\"/budgets/0/seen\"", "", 1)).len(), 1);
 }

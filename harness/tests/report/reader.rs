@@ -171,3 +171,32 @@ fn time_axis_has_at_least_four_labels_on_a_phone_too() {
         assert_eq!(seen, true, "the labels do not follow the window");
     }
 }
+
+#[test]
+fn restart_that_failed_among_many_is_marked_and_its_row_stands_open() {
+    let (directory, _) = rendered(&Run::failing_once());
+    for width in [PHONE, WIDE] {
+        let seen = read(
+            &directory.path().join("report.html"),
+            width,
+            r"
+            const marks = [...page.querySelectorAll('.mark')].map((mark) => [mark.textContent, mark.dataset.zoom]);
+            const isOpen = (row) => !row.closest('details') || row.closest('details').open;
+            const rowsShown = [...page.querySelectorAll('#restarts tbody tr')].filter(isOpen).map((row) => row.id);
+            const folded = page.querySelector('#restarts details summary').textContent;
+            await press('failing');
+            return { marks, rowsShown, folded, shown: shown().split(',')[0] };
+            ",
+        );
+        assert_eq!(
+            seen,
+            json!({
+                "marks": [["▼10", "37"]],
+                "rowsShown": ["restart-37"],
+                "folded": "59 restarts without failures",
+                "shown": "restart 37 of 60: server-a",
+            }),
+            "{width}"
+        );
+    }
+}

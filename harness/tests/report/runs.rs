@@ -33,6 +33,8 @@ pub(crate) struct Run {
     pub(crate) requests: u64,
     /// What fails in each restart.
     pub(crate) lost: Vec<FailureClass>,
+    /// The only restart, from 0, in which it does, if not in every one.
+    pub(crate) lost_in: Option<usize>,
     /// What every failure says of itself.
     pub(crate) detail: String,
     /// What the run is held against.
@@ -49,6 +51,7 @@ impl Run {
             every_ms: 1_000.0,
             requests: 1_000,
             lost: Vec::new(),
+            lost_in: None,
             detail: "connection reset by peer (os error 104)".to_owned(),
             budgets: vec!["failed==0", "fresh.p(99)<250ms"],
             is_replacing: false,
@@ -58,6 +61,11 @@ impl Run {
     /// The same, and in every restart something of every class is lost.
     pub(crate) fn failing() -> Self {
         Self { lost: FailureClass::ALL.to_vec(), ..Self::clean() }
+    }
+
+    /// Sixty restarts, and something is lost in one of them.
+    pub(crate) fn failing_once() -> Self {
+        Self { rounds: 30, lost_in: Some(36), ..Self::failing() }
     }
 
     /// More is lost than a report keeps one by one.
@@ -148,6 +156,10 @@ impl Run {
         }
     }
 
+    fn lost(&self, restart: usize) -> &[FailureClass] {
+        if self.lost_in.is_none_or(|only| only == restart) { &self.lost } else { &[] }
+    }
+
     fn began(&self, index: usize) -> f64 {
         LOAD_BEGAN + 300.0 + self.every_ms * index as f64
     }
@@ -170,8 +182,7 @@ impl Run {
         let began = self.began(index);
         let part = |share: f64| began + self.every_ms * share;
         let (replica, successor) = self.names(index);
-        let account =
-            json!({"begun": self.requests, "answered": self.requests - self.lost.len() as u64, "cut": 0});
+        let account = json!({"begun": self.requests, "answered": self.requests - self.lost(index).len() as u64, "cut": 0});
         let events = [
             (0.0, &replica, K::TerminateRequested, Source::Harness),
             (0.002, &replica, K::SignalSent, Source::Engine),
@@ -214,13 +225,13 @@ impl Run {
         let began = self.began(index);
         let (replica, successor) = self.names(index);
         let (_, sibling) = self.names(index + 1);
-        for (number, class) in self.lost.iter().enumerate() {
+        for (number, class) in self.lost(index).iter().enumerate() {
             let failed = self.failed(index, number, *class, &replica);
             lines.push(at(failed.started_ms + 2.0, Event::Failure(Box::new(failed))));
         }
         let end = began + self.every_ms - 1.0;
         for cohort in ["fresh", "pooled"] {
-            let lost: &[FailureClass] = if cohort == "fresh" { &self.lost } else { &[] };
+            let lost: &[FailureClass] = if cohort == "fresh" { self.lost(index) } else { &[] };
             let draining = self.requests / 20 + lost.len() as u64;
             for (phase, restart, requests, lost) in [
                 (Phase::Draining, Some(index), draining, lost),
@@ -246,7 +257,7 @@ impl Run {
         let width = self.every_ms / f64::from(STRETCHES);
         for nth in 0..STRETCHES {
             let (requests, lost): (u64, &[FailureClass]) =
-                (self.requests / u64::from(STRETCHES), if nth == 0 { &self.lost } else { &[] });
+                (self.requests / u64::from(STRETCHES), if nth == 0 { self.lost(index) } else { &[] });
             let answered = requests - lost.len() as u64;
             let replicas = if nth < 4 {
                 [(Arc::clone(&sibling), answered)].into()

@@ -52,5 +52,11 @@ fn what_is_left_out_of_the_page_is_said() {
     let directory = Run::biggest().written();
     runs::rendered(directory.path());
     let page = runs::text(directory.path(), "report.html");
+    // Every one of them lost something.
+    let rows = page.matches("id=\"restart-").count();
+    assert!(
+        rows == 1_000 || page.contains(&format!("{} more restarts are in report.json", 1_000 - rows)),
+        "{rows}"
+    );
     assert!(page.contains("of 1,000 failures are shown"), "the failures that are not shown are not counted");
 }

@@ -136,13 +136,23 @@ pub(super) fn restarts(report: &Report, most: usize) -> Markup {
                 (restart_table(&folded, is_replacing))
             }
         }
-        @if left_out > 0 { p.note { (count(left_out)) " more restarts, without failures, are in report.json." } }
+        @if left_out > 0 {
+            @let is_all_told = report.restarts.iter().filter(|one| digest::is_notable(one)).count() <= most;
+            p.note { (count(left_out)) " more restarts" @if is_all_told { ", without failures," } " are in report.json." }
+        }
     }
 }
 
+/// Where each column of [`restart_row`] stands in a restart of report.json. A thousand rows say it once.
+const CELLS: &str = "- - round t phases/draining phases/gap phases/starting requests failed by_class latency/p99 latency/max -";
+/// The same with the successor and the overlap.
+const CELLS_OF_REPLACEMENTS: &str = "- - - round t phases/draining phases/gap phases/starting phases/overlap requests \
+                                     failed by_class latency/p99 latency/max -";
+
 fn restart_table(shown: &[(usize, &RestartInfo)], is_replacing: bool) -> Markup {
+    let cells = if is_replacing { CELLS_OF_REPLACEMENTS } else { CELLS };
     html! {
-        div.wide { table {
+        div.wide { table data-cells=(cells) {
             thead { tr {
                 th.n { "#" } th { "replica" } @if is_replacing { th { "then" } } th.n.extra { "round" } th.n { "at" }
                 th.n { "draining" } th.n.extra { "gap" } th.n.extra { "starting" } @if is_replacing { th.n.extra { "overlap" } }
@@ -155,29 +165,28 @@ fn restart_table(shown: &[(usize, &RestartInfo)], is_replacing: bool) -> Markup 
 }
 
 fn restart_row(index: usize, restart: &RestartInfo, is_replacing: bool) -> Markup {
-    let phase = |phase: Phase| {
-        let measured = restart.phases.get(&phase);
-        (format!("phases/{phase}"), measured.map_or_else(|| "–".to_owned(), |ms| short_ms(*ms)))
-    };
-    let [draining, gap, starting, overlap] =
-        [Phase::Draining, Phase::Gap, Phase::Starting, Phase::Overlap].map(phase);
+    let phase = |phase: Phase| restart.phases.get(&phase).map_or_else(|| "–".to_owned(), |ms| short_ms(*ms));
     html! {
         tr.broken[restart.counts.failed > 0] id=(format!("restart-{}", index + 1))
             data-of=(format!("/restarts/{index}/")) {
             td.n { a href="#picture" data-zoom=(index + 1) { (index + 1) } }
             td { (clipped(&restart.replica, NAME_LENGTH)) }
             @if is_replacing { td { @if let Some(name) = &restart.successor { (clipped(name, NAME_LENGTH)) } } }
-            td.n.extra data-at="round" { (restart.round) }
-            td.n data-at="t" { (format!("{:.2} s", restart.t / 1e3)) }
-            td.n data-at=(draining.0) { (draining.1) }
-            td.n.extra data-at=(gap.0) { (gap.1) }
-            td.n.extra data-at=(starting.0) { (starting.1) }
-            @if is_replacing { td.n.extra data-at=(overlap.0) { (overlap.1) } }
-            td.n.extra data-at="requests" { (count(restart.counts.requests)) }
-            td.n.bad[restart.counts.failed > 0] data-at="failed" { (count(restart.counts.failed)) }
-            td { (by_class(&restart.counts.by_class)) }
-            td.n.extra data-at="latency/p99" { (answered_in(restart.latency.p99)) }
-            td.n.extra data-at="latency/max" { (answered_in(restart.latency.max)) }
+            td.n.extra { (restart.round) }
+            td.n { (format!("{:.2} s", restart.t / 1e3)) }
+            td.n { (phase(Phase::Draining)) }
+            td.n.extra { (phase(Phase::Gap)) }
+            td.n.extra { (phase(Phase::Starting)) }
+            @if is_replacing { td.n.extra { (phase(Phase::Overlap)) } }
+            td.n.extra { (count(restart.counts.requests)) }
+            td.n.bad[restart.counts.failed > 0] { (count(restart.counts.failed)) }
+            td {
+                @for (class, failed) in &restart.counts.by_class {
+                    span.key { i.class.(class.name()) {} (class.label()) " " (count(*failed)) }
+                }
+            }
+            td.n.extra { (answered_in(restart.latency.p99)) }
+            td.n.extra { (answered_in(restart.latency.max)) }
             td.extra { (end_of(restart)) }
         }
     }

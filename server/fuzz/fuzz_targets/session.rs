@@ -32,6 +32,7 @@ use rustix::net::{
     SendFlags,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The steps of one talk; their answers fit into the socket's buffer.
 const MAX_STEPS: usize = 48;
@@ -62,8 +63,11 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         });
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        // In a program whose `main` is not Rust's nobody ignores this signal, and a client that is gone would be the end.
+        let _pipe = runtime.block_on(async { signal(SignalKind::pipe()) }).expect("a handler");
         let router = Router::new().route("/", get(async || "hello"));
-        runtime.expect("a runtime").block_on(server.run(router)).expect("it starts")
+        runtime.block_on(server.run(router)).expect("it starts")
     });
     let addr = is_listening.recv().expect("an address");
     is_listening.recv().expect("it is ready");

@@ -13,7 +13,8 @@ pub struct Limits {
     /// Connections open at once, at least one. At the limit nothing more is accepted until one ends: new clients wait in
     /// the accept queue, where a sibling or a later moment may find them, and nobody is turned away with an error.
     /// Connections that a sibling hands over come in beyond the limit, since they cannot wait outside; they count, and
-    /// nothing is accepted before the number is below the limit again.
+    /// nothing is accepted before the number is below the limit again. Each needs a descriptor (getrlimit(2),
+    /// `RLIMIT_NOFILE`): the binary raises its soft limit to the hard one, an application does that for itself.
     pub max_connections: usize,
     /// Bytes of a request body; above it the answer is 413.
     pub max_body: u64,

@@ -239,7 +239,9 @@ fn clients_that_wait_in_the_accept_queue_at_the_end_are_still_answered() {
         assert_eq!((answer.status, answer.is_last()), (200, true));
     }
     let (code, exit) = replica.wait();
-    assert_eq!((code, &exit["accepted"], &exit["drained"]), (0, &10.into(), &8.into()));
+    assert_eq!((code, &exit["accepted"]), (0, &10.into()));
+    // An answer is with the client a moment before it is counted.
+    assert!((8..=10).contains(&exit["drained"].as_u64().unwrap()), "{exit:#}");
 }
 
 #[test]

@@ -59,7 +59,9 @@
 //! of the kernel that puts the two in order). What is unanswered then was not taken: a sibling that wakes up later finds
 //! the gift, fails to say that it took it, and drops its copy. The giver does the same after an answer that it does not
 //! understand. What comes back goes to the next sibling. Each sibling gets the connections of its own turns only, so one
-//! that hangs delays a few connections once and the others not at all.
+//! that hangs delays a few connections once and the others not at all. (As long as it hangs, its unread copies keep those
+//! sockets open: whoever closes one without a last answer closes it for itself, and the client hears of it when the sibling
+//! wakes up or ends.)
 //!
 //! What a client sends in the meantime is either in hyper's buffer, and travels as bytes, or in the socket, and travels
 //! with it. Nothing is in a third place, because the stream leaves tokio's reactor (`into_std`) before its descriptor is

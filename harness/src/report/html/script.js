@@ -97,7 +97,7 @@
         show(from - margin, from + duration + margin);
         shown.textContent =
           `restart ${chosen + 1} of ${data.restarts.length + data.restarts_cut}: ${data.replicas[replica]}, round ${round}, ` +
-          `${failed} of ${requests} requests failed`;
+          `${grouped(failed)} of ${grouped(requests)} requests failed`;
       }
       explain();
     }
@@ -170,9 +170,9 @@
       const lost = (after, before) => {
         const between = losses(after, before);
         const count = between.reduce((sum, [, , some]) => sum + some, 0);
-        if (count) line(`${signed(between[0][0] - from)} ms`, `${isCut ? "about " : ""}${count} failed: ${byClass(between)}`, "lost");
+        if (count) line(`${signed(between[0][0] - from)} ms`, `${isCut ? "about " : ""}${grouped(count)} failed: ${byClass(between)}`, "lost");
       };
-      if (failed) line("", `${failed} failed in all: ${byClass(byClassOfAll.map(([class_, some]) => [0, class_, some]))}`, "lost");
+      if (failed) line("", `${grouped(failed)} failed in all: ${byClass(byClassOfAll.map(([class_, some]) => [0, class_, some]))}`, "lost");
       lost(view.from, events.length ? events[0][0] : view.to);
       events.forEach(([t, who, event, source], index) => {
         line(`${signed(t - from)} ms`, `${data.replicas[who]}: ${event.replaceAll("_", " ")} (says the ${source})`, "");
@@ -196,7 +196,7 @@
     function byClass(losses) {
       const counts = new Map();
       for (const [, class_, some] of losses) counts.set(class_, (counts.get(class_) ?? 0) + some);
-      return [...counts].map(([class_, count]) => `${count} ${data.classes[class_]}`).join(", ");
+      return [...counts].map(([class_, count]) => `${grouped(count)} ${data.classes[class_]}`).join(", ");
     }
 
     function timeAt(event) {
@@ -301,6 +301,11 @@
       });
       bar.append(button);
     }
+  }
+
+  // As the page writes its counts.
+  function grouped(number) {
+    return number.toLocaleString("en-US");
   }
 
   function round(number, digits) {

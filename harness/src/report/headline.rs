@@ -206,14 +206,22 @@ pub fn advice(report: &Report) -> Vec<String> {
     }
     match report.verdict {
         Verdict::Pass if advice.is_empty() => advice.push(format!(
-            "Nothing to do. In such a rollout, with 95 % confidence, fewer than {} requests of a million fail; more \
+            "Nothing to do. In such a rollout, with 95 % confidence, fewer than {} requests of a million fail{}; more \
              --rounds make it surer.",
-            bounds(report)
+            bounds(report),
+            lossy_restarts(report)
         )),
         Verdict::Inconclusive => advice.insert(0, "Run it again without what is named above.".to_owned()),
         Verdict::Pass | Verdict::Fail => {}
     }
     advice
+}
+
+/// What holds even though failures come in bursts: one restart loses many requests or none.
+fn lossy_restarts(report: &Report) -> String {
+    report.lossy_restarts.upper_bound.map_or_else(String::new, |bound| {
+        format!(", and at most {} % of restarts lose any", (bound * 100.0).ceil())
+    })
 }
 
 /// "580 fresh, 580 pooled and 42,488 slow".

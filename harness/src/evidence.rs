@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Moment;
 use crate::listeners::Listeners;
 use crate::recorder::Recorder;
-use crate::recording::{LifecycleKind, Recording, Source};
+use crate::recording::{LifecycleEvent, LifecycleKind, Recording, Source};
 use crate::summary::Counts;
 
 pub use kernel::KernelCounters;
@@ -37,7 +37,7 @@ pub struct Evidence {
 /// The servers' own accounts, added up over every life, beside the clients'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reconciliation {
-    /// How often a process ended.
+    /// How many processes were started.
     pub lives: u64,
     /// How many of them left an account.
     pub accounts: u64,
@@ -54,15 +54,20 @@ pub struct Reconciliation {
     pub difference: i64,
 }
 
-/// Compares what the servers logged at their ends with what the clients saw. None if no server gave an account.
+/// Compares what the servers logged at their ends with what the clients saw. None if no server gave an account, or if one
+/// did of a life that began before the run, as in a Compose project: it holds requests that are not the run's.
 #[must_use]
 pub fn reconcile(recording: &Recording, totals: &Counts) -> Option<Reconciliation> {
     use crate::failure::FailureClass;
-    let ends = |kind, source| {
+    let told = |kind, source| {
         recording.events.iter().filter(move |event| event.kind == kind && event.source == source)
     };
-    let accounts: Vec<_> = ends(LifecycleKind::Exiting, Source::Server).collect();
-    if accounts.is_empty() {
+    let accounts: Vec<_> = told(LifecycleKind::Exiting, Source::Server).collect();
+    let is_the_runs = |account: &&LifecycleEvent| {
+        told(LifecycleKind::Started, Source::Engine)
+            .any(|start| start.replica == account.replica && start.at <= account.at)
+    };
+    if accounts.is_empty() || !accounts.iter().all(is_the_runs) {
         return None;
     }
     let sum =
@@ -71,7 +76,7 @@ pub fn reconcile(recording: &Recording, totals: &Counts) -> Option<Reconciliatio
     let seen = totals.ok + unexpected.iter().filter_map(|class| totals.by_class.get(class)).sum::<u64>();
     let answered = sum("answered");
     Some(Reconciliation {
-        lives: ends(LifecycleKind::Exited, Source::Engine).count() as u64,
+        lives: told(LifecycleKind::Started, Source::Engine).count() as u64,
         accounts: accounts.len() as u64,
         begun: sum("begun"),
         answered,
@@ -139,11 +144,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::recording::LifecycleEvent;
-
-    fn event(kind: LifecycleKind, source: Source, fields: &serde_json::Value) -> LifecycleEvent {
+    fn event(at: u64, kind: LifecycleKind, source: Source, fields: &serde_json::Value) -> LifecycleEvent {
         let fields = fields.as_object().cloned().unwrap_or_default();
-        LifecycleEvent { at: Moment::from_nanoseconds(1), replica: "a".into(), kind, source, fields }
+        LifecycleEvent { at: Moment::from_nanoseconds(at), replica: "a".into(), kind, source, fields }
     }
 
     #[test]
@@ -151,14 +154,25 @@ mod tests {
         let mut recording = Recording::new(Moment::from_nanoseconds(0));
         let totals = Counts { requests: 12, ok: 10, failed: 2, by_class: BTreeMap::new() };
         assert_eq!(reconcile(&recording, &totals), None, "nobody gave an account");
-        for answered in [4, 6] {
+        for (at, answered) in [(1, 4), (3, 6)] {
             let account = json!({"begun": answered + 1, "answered": answered, "cut": 1});
-            recording.events.push(event(LifecycleKind::Exiting, Source::Server, &account));
-            recording.events.push(event(LifecycleKind::Exited, Source::Engine, &json!({})));
+            recording.events.push(event(at, LifecycleKind::Started, Source::Engine, &json!({})));
+            recording.events.push(event(at + 1, LifecycleKind::Exiting, Source::Server, &account));
         }
+        recording.events.push(event(5, LifecycleKind::Started, Source::Engine, &json!({})));
         let reconciled = reconcile(&recording, &totals).unwrap();
-        assert_eq!((reconciled.lives, reconciled.accounts), (2, 2));
+        assert_eq!((reconciled.lives, reconciled.accounts), (3, 2), "the last one was cut short");
         assert_eq!((reconciled.begun, reconciled.answered, reconciled.cut), (12, 10, 2));
         assert_eq!((reconciled.seen, reconciled.difference), (10, 0));
+    }
+
+    #[test]
+    fn account_of_a_life_that_began_before_the_run_is_not_held_against_it() {
+        let mut recording = Recording::new(Moment::from_nanoseconds(0));
+        let account = json!({"begun": 5000, "answered": 5000, "cut": 0});
+        recording.events.push(event(1, LifecycleKind::Exiting, Source::Server, &account));
+        recording.events.push(event(2, LifecycleKind::Started, Source::Engine, &json!({})));
+        let totals = Counts { requests: 10, ok: 10, failed: 0, by_class: BTreeMap::new() };
+        assert_eq!(reconcile(&recording, &totals), None);
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::container::{Container, End, EndAsked, Life, locked};
 use super::engine::{Engine, reason, status_of};
-use super::follower::{Followed, Follower, Loss};
+use super::follower::{self, Followed, Follower, Loss};
 use super::reader::OutputReader;
 use crate::clock::{Moment, WallOffset};
 use crate::recorder::Recorder;
@@ -72,6 +72,7 @@ impl Containers {
             recorder: self.recorder.clone(),
             wall: self.wall,
             lost: self.lost.clone(),
+            pause: follower::PAUSE,
         };
         let following = tokio::spawn(follower.run(self.wall.unix_ns(since)));
         *locked(&self.follower) = Some(AbortOnDropHandle::new(following));

@@ -138,7 +138,14 @@ impl Engine {
     /// # Errors
     /// [`RuntimeError::NoEngine`] if nothing answers; the text says where it was looked for and what to do.
     pub async fn connect() -> Result<Self, RuntimeError> {
-        let address = Address::find()?;
+        Self::at(Address::find()?).await
+    }
+
+    /// Connects to the engine at this address.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoEngine`] if nothing answers there.
+    pub async fn at(address: Address) -> Result<Self, RuntimeError> {
         let no_engine = |reason: String| {
             RuntimeError::NoEngine(format!(
                 "no container engine answers at {} ({}): {reason}; start Docker or set DOCKER_HOST",

@@ -19,7 +19,7 @@ use crate::recorder::Recorder;
 use crate::recording::{LifecycleEvent, LifecycleKind, Source};
 
 /// A stream that breaks off is taken up again after so long,
-const PAUSE: Duration = Duration::from_millis(250);
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
 /// and given up when it has broken off so often in a row, each time at once.
 const MOST_BREAKS: u32 = 20;
 /// A stream that lasted so long did not break off at once.
@@ -45,6 +45,8 @@ pub(super) struct Follower {
     pub(super) recorder: Recorder,
     pub(super) wall: WallOffset,
     pub(super) lost: watch::Sender<Option<Loss>>,
+    /// How long it waits before it takes up a stream that broke off.
+    pub(super) pause: Duration,
 }
 
 impl Follower {
@@ -59,7 +61,7 @@ impl Follower {
                 self.lost.send_replace(Some(Loss::Events(why)));
                 return;
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(self.pause).await;
         }
     }
 
@@ -133,5 +135,163 @@ impl Follower {
     ) {
         let replica = Arc::clone(&container.replica);
         self.recorder.lifecycle(LifecycleEvent { at, replica, kind, source: Source::Engine, fields });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::super::container::Life;
+    use super::super::engine::Address;
+    use super::*;
+    use crate::events::EventLog;
+
+    const WALL: WallOffset = WallOffset::with(Moment::from_nanoseconds(0), 1_000_000_000_000);
+
+    /// What an engine's stream of events does, connection by connection.
+    #[derive(Clone, Copy)]
+    enum Stream {
+        /// It ends after these events.
+        Breaks(&'static [&'static str]),
+        /// It stays open after these events.
+        Holds(&'static [&'static str]),
+    }
+
+    /// An engine that knows one container, `c1`, which ended at 2001-09-09T01:46:45Z, and tells what it is given to tell.
+    /// The last stream is repeated.
+    struct Stub {
+        engine: Engine,
+        asked_since: watch::Receiver<Vec<String>>,
+        _directory: TempDir,
+        _serving: AbortOnDropHandle<()>,
+    }
+
+    impl Stub {
+        async fn telling(streams: &'static [Stream]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("engine.sock");
+            let (asked, asked_since) = watch::channel(Vec::new());
+            let serving = serve(UnixListener::bind(&path).unwrap(), streams, asked);
+            let serving = AbortOnDropHandle::new(tokio::spawn(serving));
+            Self { engine: engine_at(&path).await, asked_since, _directory: directory, _serving: serving }
+        }
+
+        /// Follows its events, with a container that runs.
+        fn followed(&self) -> (Arc<Container>, watch::Receiver<Option<Loss>>, AbortOnDropHandle<()>) {
+            let container = Arc::new(Container::new("a".into(), "c1".into(), Life::found(true)));
+            let lost = watch::Sender::new(None);
+            let losses = lost.subscribe();
+            let follower = Follower {
+                engine: self.engine.clone(),
+                followed: Arc::new(Mutex::new(vec![Arc::clone(&container)])),
+                recorder: Recorder::start(&[], EventLog::discarding()),
+                wall: WALL,
+                lost,
+                pause: Duration::from_millis(1),
+            };
+            (container, losses, AbortOnDropHandle::new(tokio::spawn(follower.run(1_000_000_000_000_000_000))))
+        }
+    }
+
+    async fn engine_at(path: &Path) -> Engine {
+        let host = format!("unix://{}", path.display());
+        Engine::at(Address { host, because: "the test says so".into() }).await.unwrap()
+    }
+
+    async fn serve(listener: UnixListener, streams: &'static [Stream], asked: watch::Sender<Vec<String>>) {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(answer(stream, streams, asked.clone()));
+        }
+    }
+
+    /// Answers one request, whose head arrives at once, and closes the connection.
+    async fn answer(
+        mut stream: UnixStream,
+        streams: &'static [Stream],
+        asked: watch::Sender<Vec<String>>,
+    ) -> std::io::Result<()> {
+        let mut head = vec![0; 4096];
+        let length = stream.read(&mut head).await?;
+        let head = String::from_utf8_lossy(&head[..length]).into_owned();
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let mut json = String::new();
+        let mut is_held = false;
+        if target.contains("/events") {
+            let since =
+                target.split(['?', '&']).find_map(|pair| pair.strip_prefix("since=")).unwrap_or_default();
+            let mut nth = 0;
+            asked.send_modify(|asked| {
+                nth = asked.len();
+                asked.push(since.to_owned());
+            });
+            let events = match streams[nth.min(streams.len() - 1)] {
+                Stream::Breaks(events) => events,
+                Stream::Holds(events) => {
+                    is_held = true;
+                    events
+                }
+            };
+            json = events.concat();
+        } else if target.contains("/containers/") {
+            json = r#"{"Id":"c1","State":{"Running":false,"FinishedAt":"2001-09-09T01:46:45Z"}}"#.to_owned();
+        } else if target.contains("/version") {
+            json = r#"{"ApiVersion":"1.41","MinAPIVersion":"1.12"}"#.to_owned();
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+        stream.write_all(format!("{head}{json}").as_bytes()).await?;
+        if is_held {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    /// At 5.1 s after 2001-09-09T01:46:40Z, the stubs' zero.
+    const DIE: &str = concat!(
+        r#"{"Action":"die","Actor":{"ID":"c1","Attributes":{"exitCode":"7"}},"timeNano":1000000005100000000}"#,
+        "\n"
+    );
+    const KILL: &str = concat!(
+        r#"{"Action":"kill","Actor":{"ID":"c1","Attributes":{"signal":"9"}},"timeNano":1000000005000000000}"#,
+        "\n"
+    );
+
+    #[tokio::test]
+    async fn end_is_the_process_own_and_not_the_engines_word_of_it() {
+        let stub = Stub::telling(&[Stream::Holds(&[KILL, DIE])]).await;
+        let (container, _losses, _following) = stub.followed();
+        container.life.send_modify(|life| {
+            life.ask_to_end();
+        });
+        let end = tokio::time::timeout(Duration::from_secs(30), container.end_of(1)).await.unwrap();
+        assert_eq!((end.at, end.code), (Moment::from_nanoseconds(5_000_000_000), Some(7)));
+        assert!(container.life.borrow().was_killed);
+    }
+
+    #[tokio::test]
+    async fn stream_that_breaks_off_is_taken_up_where_it_ended() {
+        let stub =
+            Stub::telling(&[Stream::Breaks(&[KILL]), Stream::Breaks(&[]), Stream::Holds(&[DIE])]).await;
+        let (container, mut losses, _following) = stub.followed();
+        let loss = tokio::time::timeout(Duration::from_secs(30), losses.wait_for(Option::is_some)).await;
+        assert!(matches!(*loss.unwrap().unwrap(), Some(Loss::Replica(_))), "nobody asked for this end");
+        assert!(container.life.borrow().has_died());
+        let since = ["1000000000.000000000", "1000000005.000000001", "1000000005.000000001"];
+        assert_eq!(*stub.asked_since.borrow(), since);
+    }
+
+    #[tokio::test]
+    async fn stream_that_always_breaks_off_is_given_up() {
+        let stub = Stub::telling(&[Stream::Breaks(&[])]).await;
+        let (_container, mut losses, _following) = stub.followed();
+        let loss = tokio::time::timeout(Duration::from_secs(30), losses.wait_for(Option::is_some)).await;
+        assert!(matches!(*loss.unwrap().unwrap(), Some(Loss::Events(_))));
+        assert_eq!(stub.asked_since.borrow().len(), MOST_BREAKS as usize);
     }
 }

@@ -55,8 +55,9 @@ pub enum RunError {
 ///
 /// [`RunError`] when the listener or the signals cannot be had.
 pub fn run(settings: Settings) -> Result<ExitCode, RunError> {
-    account::starting(settings.sabotage);
+    // Who reads that it starts may send a signal at once.
     let signals = Signals::new().map_err(RunError::Signals)?;
+    account::starting(settings.sabotage);
     if settings.sabotage == Sabotage::NeverReady {
         signals.wait().map_err(RunError::Signals)?;
         account::signal_received();

@@ -30,6 +30,15 @@ pub(super) enum Crowd {
     Opaque,
 }
 
+/// What came of looking for a crowd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// The port shows it.
+    Shown,
+    /// Somebody accepts connections, and no listener is to be seen: the port belongs to another network namespace.
+    Blind,
+}
+
 /// The target's port, and what is known of its listeners.
 #[derive(Debug)]
 pub(super) struct Port {
@@ -70,23 +79,30 @@ impl Port {
         }
     }
 
-    /// Waits until the port shows what it has to; an opaque one never does.
-    pub(super) async fn until_shown(&self, crowd: Crowd) {
-        let Crowd::Listeners(least) = crowd else { return };
-        while self.count().is_none_or(|now| now < least) {
-            tokio::time::sleep(LOOK_EVERY).await;
+    /// Waits until the port shows what it has to, or it is clear that nothing of it can be seen from here.
+    pub(super) async fn until_shown(&self, crowd: Crowd) -> Sight {
+        let Crowd::Listeners(least) = crowd else { return Sight::Shown };
+        loop {
+            match self.count() {
+                Some(now) if now >= least => return Sight::Shown,
+                // A listener that came in between would be seen the second time.
+                Some(0) if self.is_connected().await && self.count() == Some(0) => return Sight::Blind,
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
         }
     }
 
     /// Waits until the port accepts a connection.
     pub(super) async fn until_connected(&self) -> Moment {
-        loop {
-            let connecting = TcpStream::connect((self.target.host, self.target.port));
-            if let Ok(Ok(_)) = tokio::time::timeout(ONE_PROBE, connecting).await {
-                return Moment::now();
-            }
+        while !self.is_connected().await {
             tokio::time::sleep(ASK_EVERY).await;
         }
+        Moment::now()
+    }
+
+    async fn is_connected(&self) -> bool {
+        let connecting = TcpStream::connect((self.target.host, self.target.port));
+        matches!(tokio::time::timeout(ONE_PROBE, connecting).await, Ok(Ok(_)))
     }
 
     /// Waits until a GET of `path` is answered with a status from 200 to 299, whichever listener of the crowd gets it.
@@ -187,6 +203,17 @@ mod tests {
         assert!(futures_util::poll!(&mut shown).is_pending(), "the sibling alone shows nothing");
         let _replica = listener(number);
         tokio::time::timeout(Duration::from_secs(30), shown).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn port_of_another_namespace_is_not_waited_for_in_vain() {
+        let far = listener(0);
+        // Looks elsewhere, as it does in another network namespace.
+        let nobodys = Listeners::of(1).ok();
+        let port = Port { listeners: Mutex::new(nobodys), ..port_of(&far) };
+        let crowd = port.crowd_of_start(0);
+        let sight = tokio::time::timeout(Duration::from_secs(30), port.until_shown(crowd)).await.unwrap();
+        assert_eq!(sight, Sight::Blind);
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use crate::clock::{Moment, WallOffset};
 use crate::recorder::Recorder;
 use crate::recording::{LifecycleEvent, LifecycleKind, Source};
 use crate::runtime::output::OutputFiles;
-use crate::runtime::probe::{Crowd, Port};
+use crate::runtime::probe::{Crowd, Port, Sight};
 use crate::runtime::{Exit, Replica, RuntimeError};
 use crate::scenario::{Readiness, Scenario};
 
@@ -226,18 +226,21 @@ impl Containers {
         Ok(at)
     }
 
-    /// The port shows the replica's listener beside those of the others.
+    /// The port shows the replica's listener beside those of the others; nobody can answer for one that is alone.
     async fn crowded(&self, container: &Container) -> Result<Crowd, RuntimeError> {
         let crowd = *locked(&container.crowd);
-        if crowd == Crowd::Opaque {
-            return Err(container.failed(
-                "tell the readiness of",
-                "others answered on its port while it was down, so the port cannot tell; give its image a health check, \
-                 or use --ready log:TEXT",
-            ));
-        }
-        self.port.until_shown(crowd).await;
-        Ok(crowd)
+        let why = match crowd {
+            Crowd::Opaque => "others answered on its port while it was down",
+            _ => match self.port.until_shown(crowd).await {
+                Sight::Shown => return Ok(crowd),
+                Sight::Blind if self.siblings(container) == 0 => return Ok(Crowd::Alone),
+                Sight::Blind => "the listeners of its port cannot be seen from here, and others answer there",
+            },
+        };
+        Err(container.failed(
+            "tell the readiness of",
+            format!("{why}, so the port cannot tell; give its image a health check, or use --ready log:TEXT"),
+        ))
     }
 
     /// The engine's health check says that it is healthy. Its events may be late or missing on old engines, so it is
@@ -310,7 +313,8 @@ impl Containers {
                 if let Ok(end) = tokio::time::timeout(patience, container.end_of(number)).await {
                     return Ok(end);
                 }
-                self.tell_engine_to_stop(container, Duration::ZERO).await?;
+                // The engine would have killed it by now, had it been told.
+                self.tell_engine_to_stop(container, timeout).await?;
                 number
             }
         };

@@ -17,6 +17,11 @@ pub enum Sabotage {
     None,
     /// `never-ready`: lives, logs that it started, and never listens.
     NeverReady,
+    /// `listens-late:by=DURATION`: behaves, but is not there for that long after its start.
+    ListensLate {
+        /// How long after its start it listens.
+        by: Duration,
+    },
     /// `ignores-sigterm`: logs the signal and goes on serving, until it is killed.
     IgnoresSigterm,
     /// `dies:requests=N` or `dies:after=DURATION`: exits 1 on its own.
@@ -127,6 +132,7 @@ impl Sabotage {
             Self::AnswersTwice(every) => if_hit(every, Treatment::AnswerTwice),
             Self::None
             | Self::NeverReady
+            | Self::ListensLate { .. }
             | Self::IgnoresSigterm
             | Self::Dies(_)
             | Self::ExitsOne
@@ -151,6 +157,7 @@ impl Sabotage {
         match self {
             Self::None => "none",
             Self::NeverReady => "never-ready",
+            Self::ListensLate { .. } => "listens-late",
             Self::IgnoresSigterm => "ignores-sigterm",
             Self::Dies(_) => "dies",
             Self::ExitsOne => "exits-one",
@@ -174,6 +181,7 @@ impl fmt::Display for Sabotage {
             Self::Dies(Death::AtRequest(last)) => write!(f, ":requests={last}"),
             Self::Dies(Death::AfterFirstRequest(after)) => write!(f, ":after={}ms", after.as_millis()),
             Self::DropsAtSigterm { within } => write!(f, ":within={}ms", within.as_millis()),
+            Self::ListensLate { by } => write!(f, ":by={}ms", by.as_millis()),
             Self::DropsAfterReading(Every(n))
             | Self::HalfBody(Every(n))
             | Self::WrongBody(Every(n))
@@ -225,6 +233,7 @@ impl FromStr for Sabotage {
             ("drops-at-sigterm", Some(("within", value))) => {
                 Self::DropsAtSigterm { within: duration(value)? }
             }
+            ("listens-late", Some(("by", value))) => Self::ListensLate { by: duration(value)? },
             ("drops-after-reading", Some(("every", value))) => Self::DropsAfterReading(every(value)?),
             ("half-body", Some(("every", value))) => Self::HalfBody(every(value)?),
             ("wrong-body", Some(("every", value))) => Self::WrongBody(every(value)?),
@@ -269,6 +278,7 @@ mod tests {
         for text in [
             "none",
             "never-ready",
+            "listens-late:by=1500ms",
             "ignores-sigterm",
             "dies:requests=50",
             "dies:after=300ms",

@@ -63,6 +63,9 @@ pub fn run(settings: Settings) -> Result<ExitCode, RunError> {
         account::signal_received();
         return Ok(ExitCode::SUCCESS);
     }
+    if let Sabotage::ListensLate { by } = settings.sabotage {
+        thread::sleep(by);
+    }
     let listener = listen(settings.listen).map_err(|source| RunError::Listen(settings.listen, source))?;
     account::listening(settings.listen);
 

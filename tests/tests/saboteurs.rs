@@ -278,3 +278,15 @@ fn a_variable_that_makes_no_sense_is_one_line_and_exit_code_2() {
         "saboteur: SABOTEUR: `sings` names no mode of the saboteur\n"
     );
 }
+
+#[test]
+fn listens_late_is_not_there_before_its_time_and_behaves_afterwards() {
+    let mut saboteur = Saboteur::spawn("listens-late:by=200ms", Ipv4Addr::new(127, 0, 77, 40));
+    let at = |line: &Value| line["at_ns"].as_u64().unwrap();
+    let (starting, listening) = (saboteur.wait_for("starting"), saboteur.wait_for("listening"));
+    assert!(at(&listening) - at(&starting) >= 200_000_000, "{starting} {listening}");
+    assert!(saboteur.ask_once().ends_with("hello world"));
+    saboteur.terminate();
+    let (counts, status) = saboteur.account();
+    assert_eq!((counts, status.code()), ((1, 1, 0), Some(0)));
+}

@@ -1,6 +1,7 @@
 //! `hitless` leaves nothing behind, however a run ends; what only a kill can leave, `hitless clean` takes away, and
 //! nothing else.
 
+use crate::artifacts;
 use crate::hitless::Hitless;
 use crate::lab::{self, Outcome};
 use crate::replica::Replica;
@@ -13,8 +14,8 @@ const LONG_RUN: [&str; 4] = ["--preset", "reuseport", "--rounds", "100"];
 #[test]
 fn run_that_passes_leaves_no_container() -> Outcome {
     lab::run(async |lab| {
-        let ended = Hitless::run(lab, &[&RUN[..], &LOAD].concat()).conclude().await;
-        ended.assert_exit_code(0);
+        let ended = Hitless::run(lab, &[&RUN[..], &LOAD].concat()).end().await;
+        ended.assert_held();
         assert_eq!(lab.containers().await, [""; 0]);
     })
 }
@@ -33,8 +34,12 @@ fn run_that_breaks_its_budget_leaves_no_container() -> Outcome {
 fn run_that_fails_half_way_leaves_no_container() -> Outcome {
     lab::run(async |lab| {
         // The second replica cannot have the port, which the first one owns alone.
-        let ended = Hitless::run(lab, &["--preset", "graceful", "--replicas", "2"]).end().await;
-        assert!(matches!(ended.status.code(), Some(2 | 3)), "{ended}");
+        let image = artifacts::server_image().await.reference();
+        let listen = format!("HITLESS_LISTEN=127.0.0.1:{}", lab.port);
+        let subject = ["--image", &image, "--env", "HITLESS_PRESET=graceful", "--env", &listen];
+        let ended = Hitless::run(lab, &subject).end().await;
+        ended.assert_exit_code(3);
+        assert!(ended.stderr.contains("replica server-b ended on its own"), "{ended}");
         assert_eq!(lab.containers().await, [""; 0]);
     })
 }
@@ -47,10 +52,10 @@ fn interrupted_run_leaves_no_container_and_keeps_what_it_saw() -> Outcome {
             lab.wait_for_container_event("die").await;
             running.signal(signal).await;
             let ended = running.end().await;
-            assert_ne!(ended.status.code(), Some(0), "{ended}");
+            ended.assert_exit_code(4);
             assert_eq!(lab.containers().await, [""; 0]);
             let report = ended.report();
-            assert_ne!(report.verdict(), "pass", "{ended}");
+            assert!(report.reasons().contains("the run was interrupted"), "{ended}");
             assert!(report.total("requests") > 0, "{ended}");
         }
     })
@@ -64,7 +69,7 @@ fn run_that_is_interrupted_before_its_replicas_are_ready_leaves_no_container() -
         lab.wait_for_container_event("start").await;
         running.signal("INT").await;
         let ended = running.end().await;
-        assert_ne!(ended.status.code(), Some(0), "{ended}");
+        ended.assert_exit_code(4);
         assert_eq!(lab.containers().await, [""; 0]);
     })
 }
@@ -85,5 +90,26 @@ fn clean_removes_what_a_killed_run_left_and_nothing_else() -> Outcome {
         cleaned.assert_exit_code(0);
         assert_eq!(lab.containers().await, [bystander.id()]);
         assert!(bystander.is_running().await);
+    })
+}
+
+#[test]
+fn killed_run_has_a_report_of_what_it_saw_until_then() -> Outcome {
+    lab::run(async |lab| {
+        let run = Hitless::run(lab, &[&LONG_RUN[..], &LOAD].concat());
+        let directory = run.report_directory().to_owned();
+        let killed = run.start().await;
+        lab.wait_for_container_event("die").await;
+        killed.signal("KILL").await;
+        let killed = killed.end().await;
+        assert!(!directory.join("report.json").exists(), "it had no time to write one: {killed}");
+
+        let told = Hitless::beside(&killed, lab, &["report", directory.to_str().unwrap()]).end().await;
+        told.assert_exit_code(4);
+        let report = told.report();
+        assert_eq!(report.verdict(), "inconclusive");
+        assert!(report.reasons().contains("the run was killed"), "{told}");
+        assert!(!report.restarts().is_empty(), "{told}");
+        Hitless::beside(&killed, lab, &["clean"]).end().await.assert_exit_code(0);
     })
 }

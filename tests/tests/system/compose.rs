@@ -1,35 +1,85 @@
-//! compose.yaml, as both Compose versions take it: two healthy replicas on one port, rolled in place and left running.
+//! Compose projects: ours, as both Compose versions take it, two healthy replicas on one port, rolled in place and left
+//! running; and anybody's.
 
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::artifacts::{server_image, workspace};
+use crate::artifacts::{saboteur_image, server_image, workspace};
 use crate::client::ask;
-use crate::hitless::Hitless;
+use crate::hitless::{Ended, Hitless};
 use crate::lab::{self, Lab, MARK, Outcome};
 
-/// The two that are about, each with the words that call it: the plugin of today, and the program of yesterday.
-const VERSIONS: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+/// Compose of today, a plugin, and of yesterday, a program: the words that call each.
+const PLUGIN: &[&str] = &["docker", "compose"];
+const PROGRAM: &[&str] = &["docker-compose"];
+const LOAD: [&str; 6] = ["--rounds", "1", "--rate", "200", "--cohort", "fresh,pooled"];
 
 #[test]
-fn compose_brings_up_two_healthy_replicas_that_are_rolled_in_place_and_left_running() -> Outcome {
+fn compose_plugin_brings_up_two_healthy_replicas_that_are_rolled_in_place_and_left_running() -> Outcome {
+    lab::run(async |lab| assert_ours_is_rolled_by(lab, PLUGIN).await)
+}
+
+#[test]
+fn compose_1_brings_up_two_healthy_replicas_that_are_rolled_in_place_and_left_running() -> Outcome {
+    lab::run(async |lab| assert_ours_is_rolled_by(lab, PROGRAM).await)
+}
+
+#[test]
+fn interrupted_run_leaves_a_project_running_whose_replica_was_draining() -> Outcome {
     lab::run(async |lab| {
-        server_image().await;
-        let mut tried = 0;
-        for words in VERSIONS {
-            if is_installed(words).await {
-                tried += 1;
-                let project = Project::new(lab, words);
-                project.up().await;
-                assert_rolled_in_place(lab, &project).await;
-                project.compose(&["down", "--timeout", "20"]).await;
-                assert_eq!(lab.containers().await, [""; 0]);
-            }
+        let project = Project::ours(lab, PLUGIN).await;
+        project.up().await;
+        let before = lab.containers().await;
+        // A request that takes long keeps the drain going when the interrupt comes.
+        let load =
+            ["--rounds", "100", "--cohort", "fresh=50,slow=5", "--slow-delay", "3s", "--settle", "0ms"];
+        let running = project.run(&load).start().await;
+        lab.wait_for_container_event("kill").await;
+        running.signal("INT").await;
+        let ended = running.end().await;
+        ended.assert_exit_code(4);
+        assert_eq!(lab.containers().await, before, "the same containers, still there");
+        for id in &before {
+            lab.wait_until_health_is(id, "healthy").await;
         }
-        assert!(tried > 0, "this test needs `docker compose` or `docker-compose`");
+        project.down().await;
     })
+}
+
+#[test]
+fn anybodys_project_may_answer_what_it_likes() -> Outcome {
+    lab::run(async |lab| {
+        let project = Project::anybodys(lab).await;
+        project.up().await;
+        let budgets = ["--budget", "wrong_body==0", "--budget", "refused==0", "--budget", "http_error==0"];
+        let ended = project.run(&[&LOAD[..4], &budgets].concat()).end().await;
+        ended.assert_held();
+        assert_eq!(
+            ended.report().cohorts(),
+            ["fresh", "pooled"],
+            "no path of it is known to be slow: {ended}"
+        );
+        assert_eq!(restarted(&ended), ["shop", "shop-admin"], "{ended}");
+        // Its turn ends with it, and the next run takes one.
+        drop(ended);
+        let ended = project.run(&[&LOAD[..4], &budgets, &["--service", "shop"]].concat()).end().await;
+        assert_eq!(restarted(&ended), ["shop"], "{ended}");
+        project.down().await;
+    })
+}
+
+fn restarted(ended: &Ended) -> Vec<&str> {
+    ended.report().restarts().iter().map(|restart| restart["replica"].as_str().unwrap()).collect()
+}
+
+async fn assert_ours_is_rolled_by(lab: &Lab, compose: &'static [&'static str]) {
+    let project = Project::ours(lab, compose).await;
+    project.up().await;
+    assert_rolled_in_place(lab, &project).await;
+    project.down().await;
+    assert_eq!(lab.containers().await, [""; 0]);
 }
 
 async fn assert_rolled_in_place(lab: &Lab, project: &Project<'_>) {
@@ -40,14 +90,8 @@ async fn assert_rolled_in_place(lab: &Lab, project: &Project<'_>) {
     }
     assert!(ask(lab, "/").await.unwrap().contains("hello world"));
 
-    let file = project.file();
-    let report = lab.directory().join("report");
-    let ended = Hitless::new(lab, &["run", "--runtime", "compose", "--compose", file.to_str().unwrap()])
-        .arguments(&["--url", &lab.url(), "--report-dir", report.to_str().unwrap()])
-        .arguments(&["--rounds", "1", "--rate", "200", "--cohort", "fresh,pooled"])
-        .conclude()
-        .await;
-    ended.assert_exit_code(0);
+    let ended = project.run(&LOAD).end().await;
+    ended.assert_held();
     assert_eq!(ended.report().restarts().len(), 2, "{ended}");
 
     assert_eq!(lab.containers().await, before, "the same containers, still there");
@@ -56,18 +100,56 @@ async fn assert_rolled_in_place(lab: &Lab, project: &Project<'_>) {
     }
 }
 
-/// compose.yaml in a directory of its own, with an override that marks its containers.
+/// A Compose file in a directory of its own, with an override that marks its containers.
 struct Project<'a> {
     lab: &'a Lab,
     words: &'static [&'static str],
 }
 
 impl<'a> Project<'a> {
-    fn new(lab: &'a Lab, words: &'static [&'static str]) -> Self {
-        let project = Self { lab, words };
+    /// compose.yaml of this repository.
+    async fn ours(lab: &'a Lab, words: &'static [&'static str]) -> Self {
+        server_image().await;
+        let project = Self::new(lab, words).await;
         std::fs::copy(workspace().join("compose.yaml"), project.file()).unwrap();
         std::fs::write(project.override_file(), project.override_text()).unwrap();
         project
+    }
+
+    /// Two services without a health check, whose every answer is another than our server's.
+    async fn anybodys(lab: &'a Lab) -> Self {
+        let image = saboteur_image().await.reference();
+        let project = Self::new(lab, PLUGIN).await;
+        let (mark, port) = (lab.mark(), lab.port);
+        let service = |name: &str| {
+            format!(
+                "  {name}:\n    image: {image}\n    network_mode: host\n    environment:\n      {MARK}: {mark}\n      \
+                 SABOTEUR: wrong-body:every=1\n      SABOTEUR_LISTEN: 127.0.0.1:{port}\n"
+            )
+        };
+        let text = format!("services:\n{}{}", service("shop"), service("shop-admin"));
+        std::fs::write(project.file(), text).unwrap();
+        std::fs::write(project.override_file(), "services: {}\n").unwrap();
+        project
+    }
+
+    /// Fails the test if this Compose is not there.
+    async fn new(lab: &'a Lab, words: &'static [&'static str]) -> Self {
+        let name = words.join(" ");
+        assert!(
+            is_installed(words).await,
+            "this test needs `{name}`, and it is not installed (.ci/run does that)"
+        );
+        Self { lab, words }
+    }
+
+    /// `hitless run` of this project.
+    fn run(&self, arguments: &[&str]) -> Hitless {
+        let file = self.file();
+        let report = self.lab.directory().join("report");
+        Hitless::new(self.lab, &["run", "--runtime", "compose", "--compose", file.to_str().unwrap()])
+            .arguments(&["--url", &self.lab.url(), "--report-dir", report.to_str().unwrap()])
+            .arguments(arguments)
     }
 
     fn file(&self) -> PathBuf {
@@ -91,6 +173,10 @@ impl<'a> Project<'a> {
 
     async fn up(&self) {
         self.compose(&["up", "--detach"]).await;
+    }
+
+    async fn down(&self) {
+        self.compose(&["down", "--timeout", "20"]).await;
     }
 
     async fn compose(&self, arguments: &[&str]) {

@@ -12,7 +12,7 @@ const LOAD: [&str; 6] = ["--rate", "150", "--slow-delay", "200ms", "--settle", "
 fn fifty_restarts_lose_nothing_and_close_no_kept_connection() -> Outcome {
     lab::run(async |lab| {
         let cohorts = ["--cohort", "fresh,pooled,strict,h2,slow=20", "--rounds", "25"];
-        let ended = Hitless::run(lab, &[&LOAD[..], &cohorts].concat()).conclude().await;
+        let ended = Hitless::run(lab, &[&LOAD[..], &cohorts].concat()).end().await;
         assert_nothing_lost(&ended, 50);
         let report = ended.report();
         assert_eq!(report.cohort_total("strict", "closed_idle"), 0, "a kept connection was closed: {ended}");
@@ -35,7 +35,7 @@ fn upgrade_there_and_back_loses_nothing_in_either_order() -> Outcome {
                 "--cohort",
                 "fresh,pooled,strict,slow=20",
             ];
-            let ended = Hitless::run(lab, &[&LOAD[..], &replace].concat()).conclude().await;
+            let ended = Hitless::run(lab, &[&LOAD[..], &replace].concat()).end().await;
             assert_nothing_lost(&ended, 4);
         }
     })
@@ -45,7 +45,7 @@ fn upgrade_there_and_back_loses_nothing_in_either_order() -> Outcome {
 fn uploads_and_streams_under_way_arrive_whole() -> Outcome {
     lab::run(async |lab| {
         let load = ["--cohort", "upload=10,stream=10", "--slow-delay", "1s", "--rounds", "2"];
-        let ended = Hitless::run(lab, &load).conclude().await;
+        let ended = Hitless::run(lab, &load).end().await;
         assert_nothing_lost(&ended, 4);
     })
 }
@@ -70,7 +70,7 @@ fn another_user_gets_no_listener_and_the_replica_says_who_asked_and_serves_on() 
 }
 
 fn assert_nothing_lost(ended: &Ended, restarts: usize) {
-    ended.assert_exit_code(0);
+    ended.assert_held();
     let report = ended.report();
     assert_eq!(report.total("failed"), 0, "{ended}");
     assert_eq!(report.restarts().len(), restarts, "{ended}");

@@ -36,12 +36,13 @@ impl Turn {
 }
 
 /// An invocation that is still to be started.
-#[derive(Clone)]
 pub(crate) struct Hitless {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     report_directory: PathBuf,
     takes_turn: bool,
+    /// How many descriptors it may have; as many as the test if not said.
+    descriptors: Option<u32>,
 }
 
 impl Hitless {
@@ -52,6 +53,7 @@ impl Hitless {
             environment: Vec::new(),
             report_directory: lab.directory().join("report"),
             takes_turn: true,
+            descriptors: None,
         }
     }
 
@@ -90,13 +92,31 @@ impl Hitless {
         self
     }
 
+    /// Gives it no more than so many descriptors.
+    pub(crate) fn with_descriptors(self, most: u32) -> Self {
+        Self { descriptors: Some(most), ..self }
+    }
+
+    /// Where it puts its report.
+    pub(crate) fn report_directory(&self) -> &Path {
+        &self.report_directory
+    }
+
     /// Starts it when no other load is running.
     pub(crate) async fn start(self) -> Running {
         // Made before, so that a run is a run and not a build that says something of its own.
         artifacts::server_image().await;
         let binary = artifacts::hitless_binary().await;
         let turn = if self.takes_turn { Some(Turn::take().await) } else { None };
-        let mut process = Command::new(binary)
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]).arg(binary);
+                shell
+            }
+        };
+        let mut process = command
             .args(&self.arguments)
             .envs(self.environment)
             .current_dir(artifacts::workspace())
@@ -119,21 +139,6 @@ impl Hitless {
     /// Starts it and waits for its end.
     pub(crate) async fn end(self) -> Ended {
         self.start().await.end().await
-    }
-
-    /// Runs it until it is conclusive, three times at most.
-    ///
-    /// On a machine that is busy with something else a run may say that it could not have seen a failure (exit code 4):
-    /// that answers nothing, so the question is asked again. A run that did see something is never repeated.
-    pub(crate) async fn conclude(self) -> Ended {
-        const INCONCLUSIVE: i32 = 4;
-        for _ in 1..3 {
-            let ended = self.clone().end().await;
-            if ended.status.code() != Some(INCONCLUSIVE) {
-                return ended;
-            }
-        }
-        self.end().await
     }
 }
 
@@ -195,6 +200,22 @@ impl Ended {
     #[track_caller]
     pub(crate) fn assert_exit_code(&self, expected: i32) {
         assert_eq!(self.status.code(), Some(expected), "exit code of {self}");
+    }
+
+    /// Fails the test unless every budget held. On a machine that is busy with something else a run may say that it could
+    /// not have seen every failure, for want of CPU and for nothing else: what it did see was clean all the same.
+    #[track_caller]
+    pub(crate) fn assert_held(&self) {
+        const INCONCLUSIVE: i32 = 4;
+        /// What the verdict says of a harness that did not get to run.
+        const BUSY: [&str; 2] = ["could not keep its schedule", "the harness itself was short of"];
+        if self.status.code() != Some(INCONCLUSIVE) {
+            return self.assert_exit_code(0);
+        }
+        for reason in self.report().0["reasons"].as_array().unwrap() {
+            let reason = reason.as_str().unwrap();
+            assert!(BUSY.iter().any(|busy| reason.contains(busy)), "{reason}: {self}");
+        }
     }
 
     /// The report; the test fails if there is none.
@@ -264,6 +285,11 @@ impl Report {
     fn cohort(&self, name: &str) -> &Value {
         let cohorts = self.0["cohorts"].as_array().unwrap();
         cohorts.iter().find(|cohort| cohort["name"] == name).unwrap()
+    }
+
+    /// The names of the cohorts.
+    pub(crate) fn cohorts(&self) -> Vec<&str> {
+        self.0["cohorts"].as_array().unwrap().iter().map(|cohort| cohort["name"].as_str().unwrap()).collect()
     }
 
     /// One entry a restart, in their order.

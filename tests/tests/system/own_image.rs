@@ -57,8 +57,8 @@ fn command_and_stop_signal_reach_the_container() -> Outcome {
         let load = ["--rounds", "1", "--cohort", "fresh=100", "--header", "Host: shop.test"];
         let expected =
             ["--expect-body", "hello world", "--budget", "wrong_body==0", "--budget", "timeout==0"];
-        let ended = Hitless::run(lab, &[&subject[..], &load, &expected].concat()).conclude().await;
-        ended.assert_exit_code(0);
+        let ended = Hitless::run(lab, &[&subject[..], &load, &expected].concat()).end().await;
+        ended.assert_held();
         let output = output(lab, "server-a");
         let told: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let received: Vec<_> = told.iter().filter(|line| line["event"] == "signal_received").collect();
@@ -66,6 +66,45 @@ fn command_and_stop_signal_reach_the_container() -> Outcome {
         for line in received {
             assert_eq!(line["signal"], "SIGINT", "{line}");
         }
+    })
+}
+
+#[test]
+fn replica_that_listens_late_is_not_taken_for_ready_because_its_sibling_answers() -> Outcome {
+    lab::run(async |lab| {
+        let image = artifacts::saboteur_image().await.reference();
+        let listen = format!("SABOTEUR_LISTEN=127.0.0.1:{}", lab.port);
+        let subject = ["--image", &image, "--env", "SABOTEUR=listens-late:by=1s", "--env", &listen];
+        let load = ["--replicas", "2", "--rounds", "1", "--cohort", "fresh=100", "--budget", "refused==0"];
+        for ready in [&["--ready", "tcp"][..], &["--ready", "http:/"], &[]] {
+            let ended = Hitless::run(lab, &[&subject[..], &load, ready].concat()).end().await;
+            ended.assert_held();
+            assert_eq!(ended.report().restarts().len(), 2, "{ended}");
+            for restart in ended.report().restarts() {
+                let starting = restart["phases"]["starting"].as_f64().unwrap();
+                // Its beginning is known by a line that may be a while on its way.
+                assert!(starting >= 800.0, "ready before it listened: {restart}");
+            }
+        }
+    })
+}
+
+#[test]
+fn harness_without_descriptors_blames_itself_and_not_the_server() -> Outcome {
+    lab::run(async |lab| {
+        // Each request is in flight for a second: more than twice as many as there are descriptors.
+        let load =
+            ["--preset", "reuseport", "--rounds", "1", "--cohort", "fresh=50,slow=150", "--slow-delay", "1s"];
+        let budgets = ["--budget", "refused==0", "--budget", "empty_reply==0", "--budget", "timeout==0"];
+        let run = Hitless::run(lab, &[&load[..], &budgets].concat()).with_descriptors(72);
+        let ended = run.end().await;
+        ended.assert_exit_code(4);
+        let report = ended.report();
+        assert!(report.failed_as(&["harness_resource"]) > 0, "{ended}");
+        let blamed =
+            report.total("failed") - report.failed_as(&["reset_before_response", "reset_mid_response"]);
+        assert_eq!(blamed, 0, "stage 3 costs resets and nothing else: {ended}");
+        assert_eq!(lab.containers().await, [""; 0]);
     })
 }
 

@@ -41,9 +41,9 @@ fn curl_in_a_loop_sees_nothing_where_the_report_tells_of_nothing() -> Outcome {
     lab::run(async |lab| {
         let curls = Curls::start(lab, &["/", "/?delay=300ms"]);
         let load = ["--rounds", "2", "--cohort", "fresh=100,slow=20", "--slow-delay", "300ms"];
-        let ended = Hitless::run(lab, &load).conclude().await;
+        let ended = Hitless::run(lab, &load).end().await;
         let seen = curls.end().await;
-        ended.assert_exit_code(0);
+        ended.assert_held();
         let report = ended.report();
         let under_load: Vec<&Sighting> =
             seen.iter().filter(|one| report.is_under_load(one.at_ms, SLACK_MS)).collect();

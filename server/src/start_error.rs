@@ -8,7 +8,8 @@ use thiserror::Error;
 use crate::admin::AdminAddress;
 use crate::handover::HandoverAddress;
 
-/// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the [`StopReport`].
+/// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the
+/// [`StopReport`](crate::StopReport).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {

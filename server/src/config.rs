@@ -11,6 +11,11 @@ use hitless_server::{AdminAddress, HandoverAddress, Limits, Server, StartError, 
 
 /// Names the replica in every answer.
 const REPLICA: HeaderName = HeaderName::from_static("x-replica");
+/// This build's version: the package's, or another one that the build was given, for tests of upgrades.
+const VERSION: &str = match option_env!("HITLESS_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 /// Names the replica's version in every answer.
 const REPLICA_VERSION: HeaderName = HeaderName::from_static("x-replica-version");
 
@@ -207,13 +212,13 @@ impl ServerConfig {
         server
             .strategy(self.strategy)
             .name(self.name)
-            .version(env!("CARGO_PKG_VERSION"))
+            .version(VERSION)
             .limits(self.limits)
             .drain_timeout(self.drain_timeout)
             .goodbye_after(self.goodbye_after)
             .admin(self.admin)
             .response_header(REPLICA, self.name_header)
-            .response_header(REPLICA_VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")))
+            .response_header(REPLICA_VERSION, HeaderValue::from_static(VERSION))
     }
 }
 

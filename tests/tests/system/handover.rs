@@ -1,9 +1,16 @@
 //! What `handover` promises: restarts and upgrades that no client notices, under every kind of connection.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
 use crate::client;
-use crate::hitless::{Ended, Hitless};
-use crate::lab::{self, Outcome};
+use crate::hitless::{Ended, Hitless, Running};
+use crate::lab::{self, Lab, Outcome};
 use crate::replica::Replica;
+
+/// The version of the image that replaces the other one.
+const NEXT_VERSION: &str = "9.9.9-next";
 
 /// Every kind of request that is short, and some that are in flight over each restart.
 const LOAD: [&str; 6] = ["--rate", "150", "--slow-delay", "200ms", "--settle", "0ms"];
@@ -23,7 +30,9 @@ fn fifty_restarts_lose_nothing_and_close_no_kept_connection() -> Outcome {
 fn upgrade_there_and_back_loses_nothing_in_either_order() -> Outcome {
     lab::run(async |lab| {
         let next = "hitless-server:next";
-        Hitless::new(lab, &["image", "--tag", next]).end().await.assert_exit_code(0);
+        // Another version of the same source: another binary, which says so in its answers.
+        let image = Hitless::new(lab, &["image", "--tag", next]).env("HITLESS_VERSION", NEXT_VERSION);
+        image.end().await.assert_exit_code(0);
         for order in ["start-first", "stop-first"] {
             let replace = [
                 "--replace",
@@ -35,8 +44,11 @@ fn upgrade_there_and_back_loses_nothing_in_either_order() -> Outcome {
                 "--cohort",
                 "fresh,pooled,strict,slow=20",
             ];
-            let ended = Hitless::run(lab, &[&LOAD[..], &replace].concat()).end().await;
+            let running = Hitless::run(lab, &[&LOAD[..], &replace].concat()).start().await;
+            let (ended, versions) = witnessed(lab, running).await;
             assert_nothing_lost(&ended, 4);
+            let expected = BTreeSet::from([env!("CARGO_PKG_VERSION").to_owned(), NEXT_VERSION.to_owned()]);
+            assert_eq!(versions, expected, "{order}: {ended}");
         }
     })
 }
@@ -67,6 +79,25 @@ fn another_user_gets_no_listener_and_the_replica_says_who_asked_and_serves_on() 
         }
         assert!(log.iter().all(|line| line["event"] != "listener_returned"), "{log:?}");
     })
+}
+
+/// The versions that answered while a run went on, each connection a new one.
+async fn witnessed(lab: &Lab, running: Running) -> (Ended, BTreeSet<String>) {
+    let mut versions = BTreeSet::new();
+    let mut ending = pin!(running.end());
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut ending => return (ended, versions),
+            answer = client::ask(lab, "/") => {
+                let answer = answer.unwrap_or_default();
+                let version = answer.lines().find_map(|line| line.strip_prefix("x-replica-version: "));
+                versions.extend(version.map(ToOwned::to_owned));
+            }
+        }
+        // Now and then: it is a witness, not a load.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn assert_nothing_lost(ended: &Ended, restarts: usize) {

@@ -6,7 +6,7 @@ use crate::hitless::Hitless;
 use crate::lab::{self, Outcome};
 use crate::replica::Replica;
 
-const LOAD: [&str; 6] = ["--rate", "200", "--cohort", "fresh", "--budget", "refused==0"];
+const LOAD: [&str; 6] = ["--rate", "400", "--cohort", "fresh", "--budget", "refused==0"];
 const RUN: [&str; 4] = ["--preset", "reuseport", "--rounds", "1"];
 /// Long enough to be interrupted in the midst of it.
 const LONG_RUN: [&str; 4] = ["--preset", "reuseport", "--rounds", "100"];

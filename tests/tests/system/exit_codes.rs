@@ -7,7 +7,7 @@ use crate::lab::{self, Outcome};
 #[test]
 fn kept_budget_is_exit_code_0_and_the_same_run_with_a_broken_one_is_1() -> Outcome {
     lab::run(async |lab| {
-        let load = ["--preset", "reuseport", "--rounds", "1", "--rate", "200", "--cohort", "fresh"];
+        let load = ["--preset", "reuseport", "--rounds", "1", "--rate", "400", "--cohort", "fresh"];
         let kept = Hitless::run(lab, &[&load[..], &["--budget", "refused==0"]].concat()).end().await;
         kept.assert_held();
         drop(kept);

@@ -7,7 +7,7 @@ use crate::hitless::Hitless;
 use crate::lab::{self, Outcome};
 
 const LOAD: [&str; 8] =
-    ["--rounds", "1", "--rate", "200", "--cohort", "fresh", "--ready", r#"log:"saboteur":"listening""#];
+    ["--rounds", "1", "--rate", "400", "--cohort", "fresh", "--ready", r#"log:"saboteur":"listening""#];
 
 #[test]
 fn replica_that_never_gets_ready_is_given_up_after_the_ready_timeout() -> Outcome {

@@ -31,10 +31,11 @@ Exit codes:
   4  inconclusive: a run could not have shown it, or the matrix was interrupted";
 
 const COMPARE_EXIT_CODES: &str = "\
-A base without failures makes any failure of the new run a regression, unless the new run's
-own budgets speak of failures and hold. Otherwise failures have to be more by the tolerance
-and than chance explains. Times have to be longer by the tolerance and by a floor (50 ms for
-the p99, 500 ms for a phase), and in most restarts; that takes four restarts in each run.
+A base without failures makes any failure of the new run a regression, unless a budget of the
+new run counts it and holds; so is a budget that held in the base and is broken now. Otherwise
+failures have to be more by the tolerance and than chance explains. Times have to be longer by
+the tolerance and by a floor (50 ms for the p99, 500 ms for a phase), and in most restarts;
+that takes four restarts in each run.
 
 Exit codes:
   0  no regression

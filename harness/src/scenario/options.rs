@@ -140,3 +140,23 @@ impl Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = Options::from_toml("rounds = 7\nrate = 50.0\ncohort = [\"fresh\"]\n").unwrap();
+        let flags = Options { rounds: Some(2), ..Options::default() };
+        let merged = flags.over(file);
+        assert_eq!((merged.rounds, merged.rate), (Some(2), Some(50.0)));
+        assert_eq!(merged.cohort, ["fresh"]);
+    }
+
+    #[test]
+    fn unknown_field_of_a_file_is_an_error_with_its_line() {
+        let error = Options::from_toml("rounds = 7\nround = 8\n").unwrap_err().to_string();
+        assert!(error.starts_with("scenario file: `line 2`: unknown field `round`"), "{error}");
+    }
+}

@@ -1,0 +1,65 @@
+//! When things happen in a run, and how long they may take.
+
+use std::time::Duration;
+
+use super::{Options, ScenarioError};
+
+/// When things happen in a run, and how long they may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Steady load before the first restart, and after the last.
+    pub lead: Duration,
+    /// Steady load between two restarts.
+    pub settle: Duration,
+    /// How long a replica may take to stop before the engine kills it. Whole seconds: the engine knows no others.
+    pub stop_timeout: Duration,
+    /// How long a replica may take from its start until it is ready.
+    pub ready_timeout: Duration,
+    /// How long one request may take, connect included, beyond its cohort's expected delay.
+    pub request_timeout: Duration,
+}
+
+impl Timing {
+    pub(super) fn from_options(options: &Options) -> Result<Self, ScenarioError> {
+        let duration = |field, text: &Option<String>, default: Duration, most: Duration| match text {
+            None => Ok(default),
+            Some(text) => match humantime::parse_duration(text) {
+                Ok(duration) if duration <= most => Ok(duration),
+                Ok(_) => Err(ScenarioError::new(
+                    field,
+                    text,
+                    format!("at most {}", humantime::format_duration(most)),
+                )),
+                Err(error) => {
+                    Err(ScenarioError::new(field, text, format!("{error}; write for example 250ms or 3s")))
+                }
+            },
+        };
+        let hour = Duration::from_hours(1);
+        let timing = Self {
+            lead: duration("--lead", &options.lead, Duration::from_secs(1), hour)?,
+            settle: duration("--settle", &options.settle, Duration::from_millis(500), hour)?,
+            stop_timeout: duration("--stop-timeout", &options.stop_timeout, Duration::from_secs(20), hour)?,
+            ready_timeout: duration(
+                "--ready-timeout",
+                &options.ready_timeout,
+                Duration::from_secs(30),
+                hour,
+            )?,
+            request_timeout: duration(
+                "--request-timeout",
+                &options.request_timeout,
+                Duration::from_secs(5),
+                hour,
+            )?,
+        };
+        if timing.stop_timeout.subsec_nanos() != 0 {
+            let text = humantime::format_duration(timing.stop_timeout);
+            return Err(ScenarioError::new("--stop-timeout", text, "the engine takes whole seconds"));
+        }
+        if timing.request_timeout.is_zero() {
+            return Err(ScenarioError::new("--request-timeout", "0s", "no request could be answered"));
+        }
+        Ok(timing)
+    }
+}

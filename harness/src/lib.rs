@@ -39,6 +39,8 @@ pub mod report;
 pub mod rollout;
 pub mod run;
 pub mod runtime;
+#[cfg(test)]
+mod samples;
 pub mod scenario;
 pub mod selftest;
 pub mod shortage;

@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::failure::FailureClass;
     use crate::phase::Phase;
-    use crate::report::samples::report;
+    use crate::samples::report;
 
     const fn lost(class: FailureClass) -> (FailureClass, Phase) {
         (class, Phase::Draining)

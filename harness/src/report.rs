@@ -11,8 +11,6 @@ pub mod json;
 pub mod junit;
 pub mod markdown;
 pub mod openmetrics;
-#[cfg(test)]
-pub(crate) mod samples;
 pub mod terminal;
 pub mod text;
 

@@ -422,7 +422,7 @@ pub fn render(findings: &[Finding], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples::report;
+    use crate::samples::report;
 
     #[test]
     fn table_of_the_findings_keeps_its_80_columns_and_its_words_whole() {

@@ -11,7 +11,6 @@ use crate::compare::ranks::{least_likelihood, likelihood, median};
 use crate::phase::Phase;
 use crate::report::text::short_ms;
 use crate::report::{Report, RestartInfo};
-use crate::verdict::LATEST_MS;
 
 /// Chance may look like a regression so often, for each time. Four restarts against four can just say that much.
 const LEVEL: f64 = 0.02;
@@ -19,6 +18,8 @@ const LEVEL: f64 = 0.02;
 const LATENCY_FLOOR_MS: f64 = 50.0;
 /// The same for a phase: an engine needs now 0.2 and now 0.6 s to start a container.
 const PHASE_FLOOR_MS: f64 = 500.0;
+/// Latencies of a generator that is later than this at the 99th percentile are not those of the server.
+const LATEST_MS: f64 = 100.0;
 /// The p99 of fewer answers is their maximum.
 const LEAST_ANSWERS: u64 = 20;
 

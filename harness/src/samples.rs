@@ -1,10 +1,10 @@
-//! A report for the tests of those that read reports.
+//! A recording and a report for the tests of those that read them.
 
 use std::time::Duration;
 
 use crate::clock::{Moment, WallOffset};
 use crate::failure::FailureClass;
-use crate::load::ConnectionUse;
+use crate::load::{CohortTotals, ConnectionUse};
 use crate::phase::Phase;
 use crate::recording::{CohortRecord, Coverage, FailureRecord, Recording, RestartRecord, Tally};
 use crate::report::assemble::Context;
@@ -14,12 +14,19 @@ use crate::scenario::{Options, Scenario};
 use crate::summary::Summary;
 use crate::verdict::{Asked, judge};
 
-/// Two whole restarts under a hundred answered requests of `fresh`, and these failures.
-pub(crate) fn report(failures: &[(FailureClass, Phase)]) -> Report {
-    let at = |ms: u64| Moment::from_nanoseconds(ms * 1_000_000);
-    let mut cohort = CohortRecord { in_restarts: 100, ..CohortRecord::new("fresh") };
+/// So many milliseconds from the clock's zero.
+pub(crate) fn at(ms: u64) -> Moment {
+    Moment::from_nanoseconds(ms * 1_000_000)
+}
+
+/// One whole restart of `server-a` under a hundred answered requests of `fresh`.
+pub(crate) fn recording() -> Recording {
+    let mut cohort = CohortRecord {
+        totals: CohortTotals { sent: 100, ..CohortTotals::default() },
+        in_restarts: 100,
+        ..CohortRecord::new("fresh")
+    };
     cohort.coverage[Phase::Draining.index()] = Coverage { due: 100, sent: 100 };
-    let mut recording = Recording::new(at(0));
     let mut tally = Tally::new(2);
     for _ in 0..100 {
         cohort.phases[Phase::Draining.index()].answered(Duration::from_millis(1));
@@ -40,10 +47,16 @@ pub(crate) fn report(failures: &[(FailureClass, Phase)]) -> Report {
         tally,
         account: serde_json::Map::new(),
     };
-    recording.restarts = vec![restart.clone(), restart];
+    Recording { cohorts: vec![cohort], restarts: vec![restart], ..Recording::new(at(0)) }
+}
+
+/// The same with a second such restart, and these failures.
+pub(crate) fn report(failures: &[(FailureClass, Phase)]) -> Report {
+    let mut recording = recording();
+    recording.restarts.push(recording.restarts[0].clone());
     for (number, (class, phase)) in (0..).zip(failures) {
         let restart = phase.is_restart().then_some(0);
-        cohort.phases[phase.index()].failed(*class);
+        recording.cohorts[0].phases[phase.index()].failed(*class);
         if let Some(index) = restart {
             recording.restarts[index].tally.failed(*class);
         }
@@ -63,7 +76,6 @@ pub(crate) fn report(failures: &[(FailureClass, Phase)]) -> Report {
             cause: None,
         });
     }
-    recording.cohorts = vec![cohort];
     let options = Options { rounds: Some(2), replicas: Some(1), ..Options::default() };
     let scenario = Scenario::from_options(&options).unwrap();
     let summary = Summary::of(&recording);

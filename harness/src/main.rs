@@ -20,16 +20,16 @@ use hitless::matrix::{self, Known};
 use hitless::progress::Display;
 use hitless::report::files::{self, FilesError};
 use hitless::report::terminal::{self, Style};
-use hitless::report::{Report, annotations, json, markdown};
+use hitless::report::{self, Report, annotations, json, markdown};
 use hitless::run::{RunError, run, server_of};
 use hitless::runtime::RuntimeError;
 use hitless::runtime::docker::engine::Engine;
 use hitless::scenario::{self, Options, Preset, Scenario, ScenarioError, Server};
+use hitless::selftest::{self, SelftestError};
+use hitless::verdict::Verdict;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-use hitless::selftest::{self, SelftestError};
-use hitless::verdict::Verdict;
 
 /// What ends the program early; each kind has its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +162,7 @@ fn render_again(path: &Path, output: OutputArgs) -> Result<u8, MainError> {
 
 async fn prove(url: &str, report_dir: &Path) -> Result<u8, MainError> {
     let findings = selftest::carry_out(url, report_dir, progress(), &interrupt()).await?;
-    print(&format!("{}\n", selftest::render(&findings, style())));
+    print(&format!("{}\n", report::selftest::render(&findings, style())));
     Ok(exit_code(selftest::Outcome::of_all(&findings).verdict()))
 }
 

@@ -138,18 +138,19 @@ async fn carry_out_presets(args: RunArgs, output: OutputArgs) -> Result<u8, Main
     let scenarios = matrix::scenarios(&options, &Preset::ALL)?;
     let runs = matrix::carry_out(&scenarios, &command, display(output), &interrupt()).await?;
     let (reports, directories): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    let findings = matrix::judge(&reports);
     match output.format {
         Format::Json => print(&json::render_all(&reports)),
         Format::Text if output.quiet => {}
         Format::Text => {
-            print(&format!("{}\n", matrix::render(&reports, style())));
+            print(&format!("{}\n", report::matrix::render(&findings, style())));
             for directory in directories {
                 print(&format!("report: {}\n", directory.display()));
             }
         }
     }
     reports.iter().for_each(publish);
-    Ok(exit_code(Known::of_all(&reports, scenarios.len()).verdict()))
+    Ok(exit_code(Known::of_all(&findings, scenarios.len()).verdict()))
 }
 
 fn render_again(path: &Path, output: OutputArgs) -> Result<u8, MainError> {

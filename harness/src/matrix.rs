@@ -1,9 +1,10 @@
 //! The presets one after the other under the same load: the seed's story as one table, and whether it is still true.
 //!
 //! `normal` and `graceful` lose requests by design, so their own verdicts are no verdict on the whole: what counts is that
-//! each preset loses what it is known to lose, and nothing else.
+//! each preset loses what it is known to lose, and nothing else. Renders nothing: the table is in [`report::matrix`].
+//!
+//! [`report::matrix`]: crate::report::matrix
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
@@ -12,11 +13,8 @@ use crate::load::cohort::CohortKind;
 use crate::progress::Display;
 use crate::report::Report;
 use crate::report::digest::Ends;
-use crate::report::terminal::{Style, painted, table};
-use crate::report::text::{clipped, short_ms};
 use crate::run::{RunError, run};
 use crate::scenario::{Options, Preset, Scenario, ScenarioError};
-use crate::summary::Counts;
 use crate::verdict::Verdict;
 
 /// One preset's scenario for each preset; `options` say the rest.
@@ -63,6 +61,21 @@ pub async fn carry_out(
     Ok(reports)
 }
 
+/// A preset's run, and what it says of what is known of the preset.
+#[derive(Debug, Clone, Copy)]
+pub struct Finding<'a> {
+    /// The run.
+    pub report: &'a Report,
+    /// Whether it lost what was to be lost.
+    pub known: Known,
+}
+
+/// Holds each run against what is known of its preset.
+#[must_use]
+pub fn judge(reports: &[Report]) -> Vec<Finding<'_>> {
+    reports.iter().map(|report| Finding { report, known: Known::of(report) }).collect()
+}
+
 /// What a preset's run says of what is known of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
@@ -78,7 +91,9 @@ impl Known {
     /// Holds a run against what is known of its preset. Nothing is known of what is no preset of ours.
     #[must_use]
     pub fn of(report: &Report) -> Self {
-        let Some(preset) = preset(report) else { return Self::Unclear };
+        let Some(preset) = report.scenario.preset.as_deref().and_then(Preset::named) else {
+            return Self::Unclear;
+        };
         let Ends { refused, empty, resets, other } = Ends::of(&report.totals.by_class);
         let unanswered_fresh = report
             .cohorts
@@ -101,11 +116,11 @@ impl Known {
 
     /// What a matrix of `asked` presets says as a whole: refuted if one is, unclear if one is or was not run.
     #[must_use]
-    pub fn of_all(reports: &[Report], asked: usize) -> Self {
-        let all: Vec<Self> = reports.iter().map(Self::of).collect();
-        if all.contains(&Self::Refuted) {
+    pub fn of_all(findings: &[Finding<'_>], asked: usize) -> Self {
+        let has = |known| findings.iter().any(|finding| finding.known == known);
+        if has(Self::Refuted) {
             Self::Refuted
-        } else if all.contains(&Self::Unclear) || all.len() < asked {
+        } else if has(Self::Unclear) || findings.len() < asked {
             Self::Unclear
         } else {
             Self::Confirmed
@@ -121,89 +136,16 @@ impl Known {
             Self::Unclear => Verdict::Inconclusive,
         }
     }
-
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Confirmed => "as known",
-            Self::Refuted => "NOT as known",
-            Self::Unclear => "unclear",
-        }
-    }
 }
 
 /// What each preset is known to lose.
-const fn known_of(preset: Preset) -> &'static str {
+pub(crate) const fn known_of(preset: Preset) -> &'static str {
     match preset {
         Preset::Normal => "loses requests in flight",
         Preset::Graceful => "refuses new connections, drops none that it accepted",
         Preset::Reuseport => "refuses nothing, drops none that it accepted, may reset",
         Preset::Handover => "loses nothing",
     }
-}
-
-fn preset(report: &Report) -> Option<Preset> {
-    let name = report.scenario.preset.as_deref()?;
-    Preset::ALL.into_iter().find(|preset| preset.name() == name)
-}
-
-/// The table: one preset a row, and one for each of its cohorts; below it, what is known of each preset and whether it
-/// was seen.
-#[must_use]
-pub fn render(reports: &[Report], style: Style) -> String {
-    let mut table = table(&[
-        "preset", "requests", "refused", "empty", "resets", "other", "slowest", "share %", "verdict",
-    ]);
-    for report in reports {
-        let name = report.scenario.preset.clone().unwrap_or_else(|| report.scenario.subject.clone());
-        let verdict = report.verdict.name().to_owned();
-        table.add_row(row(name, &report.totals, slowest(report), shares(report), verdict));
-        for cohort in &report.cohorts {
-            let name = format!("- {}", clipped(&cohort.name, 7));
-            table.add_row(row(name, &cohort.counts, cohort.latency.max, String::new(), String::new()));
-        }
-    }
-    let words: Vec<(Verdict, &str)> =
-        reports.iter().map(|report| (report.verdict, report.verdict.name())).collect();
-    let mut text = painted(&table, style, &words);
-    text.push('\n');
-    for report in reports {
-        let Some(preset) = preset(report) else { continue };
-        let known = Known::of(report);
-        let word = style.paint(known.verdict(), known.words());
-        let _ = write!(text, "\n{preset} {}: {word}", known_of(preset));
-    }
-    text
-}
-
-fn row(name: String, counts: &Counts, slowest_ms: f64, share: String, verdict: String) -> [String; 9] {
-    let Ends { refused, empty, resets, other } = Ends::of(&counts.by_class);
-    [
-        name,
-        counts.requests.to_string(),
-        refused.to_string(),
-        empty.to_string(),
-        resets.to_string(),
-        other.to_string(),
-        short_ms(slowest_ms),
-        share,
-        verdict,
-    ]
-}
-
-/// The slowest answer of the cohorts that are not slow on purpose.
-fn slowest(report: &Report) -> f64 {
-    let fast = report
-        .cohorts
-        .iter()
-        .filter(|cohort| !CohortKind::named(&cohort.name).is_some_and(CohortKind::is_long));
-    fast.map(|cohort| cohort.latency.max).fold(0.0, f64::max)
-}
-
-/// Each replica's share of the answers, in the order of their names.
-fn shares(report: &Report) -> String {
-    let shares: Vec<String> =
-        report.replicas.iter().map(|replica| format!("{:.0}", replica.share * 100.0)).collect();
-    shares.join(":")
 }
 
 #[cfg(test)]
@@ -255,26 +197,11 @@ mod tests {
         let refuted = of(Preset::Handover, &[lost(FailureClass::Refused)]);
         let all = |reports: &[&Report]| {
             let reports: Vec<Report> = reports.iter().map(|report| (*report).clone()).collect();
-            Known::of_all(&reports, 2)
+            Known::of_all(&judge(&reports), 2)
         };
         assert_eq!(all(&[&normal, &handover]), Known::Confirmed, "normal fails, as it should");
         assert_eq!(all(&[&normal]), Known::Unclear, "interrupted");
         assert_eq!(all(&[&normal, &unclear]), Known::Unclear);
         assert_eq!(all(&[&unclear, &refuted]), Known::Refuted);
-    }
-
-    #[test]
-    fn colours_take_no_column() {
-        let reports = [of(Preset::Normal, &[lost(FailureClass::EmptyReply)]), of(Preset::Handover, &[])];
-        let (plain, coloured) = (render(&reports, Style::Plain), render(&reports, Style::Coloured));
-        let bare = coloured.replace("\u{1b}[0m", "");
-        let bare =
-            ["32", "31", "33"].iter().fold(bare, |text, code| text.replace(&format!("\u{1b}[1;{code}m"), ""));
-        let trimmed = |text: &str| text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
-        assert_eq!(trimmed(&bare), trimmed(&plain));
-        assert_eq!(coloured.matches("\u{1b}[1;31mfail").count(), 1, "{coloured}");
-        assert_eq!(coloured.matches("\u{1b}[1;32mpass").count(), 1, "{coloured}");
-        assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
-        assert!(plain.contains("- fresh") && plain.contains("handover loses nothing: as known"), "{plain}");
     }
 }

@@ -1,8 +1,8 @@
 //! What is printed: at most 80 columns, and plain unless a person looks at it.
 
 use hitless::matrix;
-use hitless::report::Report;
 use hitless::report::terminal::{self, Style};
+use hitless::report::{self, Report};
 use hitless::summary::CohortSummary;
 
 use crate::runs::{self, Run};
@@ -100,7 +100,8 @@ fn widest_report_keeps_its_80_columns_and_its_numbers_whole() {
 
 #[test]
 fn table_of_the_presets_keeps_its_80_columns_and_has_colours_only_if_asked() {
-    let table = |style| matrix::render(&[wide(), Run::clean().report()], style);
+    let reports = [wide(), Run::clean().report()];
+    let table = |style| report::matrix::render(&matrix::judge(&reports), style);
     let plain = table(Style::Plain);
     assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
     assert!(!plain.contains('\u{1b}') && table(Style::Coloured).contains("\u{1b}[1;31mfail"), "{plain}");

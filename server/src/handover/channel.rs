@@ -1,29 +1,25 @@
-//! Sockets between siblings: where they are found, who may speak on them, and how a descriptor travels with a message.
+//! A connection between two siblings: who may speak on it, and how a descriptor travels with a message. What the messages
+//! mean is the protocol's.
 
-use std::fmt;
-use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net as unix;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg,
 };
 use thiserror::Error;
 use tokio::io::Interest;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
+use super::address::HandoverAddress;
+use super::parcel::Parcel;
 use super::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason};
-
-/// Replicas of one group: so many can find each other.
-pub(crate) const SLOTS: usize = 64;
 
 /// Descriptors that a received message has room for. One is all that any message carries; with room for a second a
 /// message that brings more is seen as such instead of being cut without a word.
@@ -31,69 +27,6 @@ const DESCRIPTORS: usize = 2;
 
 /// How long a full backlog is left alone.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
-
-/// Where the replicas of one service find each other: `unix:@NAME` (abstract) or `unix:/DIRECTORY`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HandoverAddress {
-    /// Names in the abstract namespace, which belongs to the network namespace (unix(7)): containers with host
-    /// networking share it without a volume, and a dead replica leaves nothing behind.
-    Abstract(String),
-    /// Sockets in a directory, for replicas that share a volume instead.
-    Directory(PathBuf),
-}
-
-impl HandoverAddress {
-    /// The address that replicas serving at `addr` have by default.
-    #[must_use]
-    pub fn of_service(addr: SocketAddr) -> Self {
-        Self::Abstract(format!("hitless-server.{addr}"))
-    }
-
-    fn socket_address(&self, slot: usize) -> io::Result<SocketAddrUnix> {
-        Ok(match self {
-            Self::Abstract(name) => SocketAddrUnix::new_abstract_name(format!("{name}.{slot}").as_bytes())?,
-            Self::Directory(_) => SocketAddrUnix::new(self.path(slot).unwrap_or_default())?,
-        })
-    }
-
-    fn path(&self, slot: usize) -> Option<PathBuf> {
-        match self {
-            Self::Abstract(_) => None,
-            Self::Directory(directory) => Some(directory.join(format!("{slot}.sock"))),
-        }
-    }
-}
-
-/// A handover address that cannot be read.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is not a handover address: use unix:@NAME or unix:/DIRECTORY")]
-pub struct BadHandoverAddress(String);
-
-impl FromStr for HandoverAddress {
-    type Err = BadHandoverAddress;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let name = text.strip_prefix("unix:").unwrap_or_default();
-        match name.strip_prefix('@') {
-            // sun_path holds 108 bytes: a leading NUL, the name, and the slot's number.
-            Some(name) if (1..=100).contains(&name.len()) && !name.contains('\0') => {
-                Ok(Self::Abstract(name.to_owned()))
-            }
-            None if name.starts_with('/') && name.len() <= 98 => Ok(Self::Directory(name.into())),
-            _ => Err(BadHandoverAddress(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for HandoverAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Abstract(name) => write!(f, "unix:@{name}"),
-            Self::Directory(directory) => write!(f, "unix:{}", directory.display()),
-        }
-    }
-}
 
 /// What went wrong between two siblings.
 #[derive(Debug, Error)]
@@ -133,118 +66,12 @@ impl ChannelError {
     }
 }
 
-/// A place in the group: siblings connect to it.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) number: usize,
-    listener: UnixListener,
-    path: Option<PathBuf>,
-}
-
-impl Slot {
-    /// Takes the first free place.
-    pub(crate) fn take(group: &HandoverAddress) -> io::Result<Self> {
-        // Held while places are taken in a directory, so that nobody removes a file that somebody just made.
-        let _lock = match group {
-            HandoverAddress::Abstract(_) => None,
-            HandoverAddress::Directory(directory) => {
-                let file = File::create(directory.join("lock"))?;
-                file.lock()?;
-                Some(file)
-            }
-        };
-        for number in 0..SLOTS {
-            let path = group.path(number);
-            if let Some(path) = &path
-                && is_refused(group, number)
-            {
-                let _ = fs::remove_file(path);
-            }
-            match listen(&group.socket_address(number)?) {
-                Ok(listener) => return Ok(Self { number, listener, path }),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::AddrInUse, "all places of the group are taken"))
-    }
-
-    /// The next sibling that connects, if it is one of us.
-    pub(crate) async fn accept(&self) -> Result<Channel, ChannelError> {
-        let (stream, _) = self.listener.accept().await?;
-        Channel::new(stream)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // Best effort: a file left behind is removed when its place is taken again.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
-}
-
-fn listen(addr: &SocketAddrUnix) -> io::Result<UnixListener> {
-    let socket = socket()?;
-    rustix::net::bind(&socket, addr)?;
-    rustix::net::listen(&socket, 128)?;
-    UnixListener::from_std(unix::UnixListener::from(socket))
-}
-
-/// Whether a socket file is there and nobody listens behind it.
-fn is_refused(group: &HandoverAddress, slot: usize) -> bool {
-    let connected = socket().and_then(|socket| {
-        let addr = group.socket_address(slot)?;
-        Ok(rustix::net::connect(&socket, &addr)?)
-    });
-    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
 /// A connection between two siblings of the same user.
 #[derive(Debug)]
 pub(crate) struct Channel {
     stream: UnixStream,
     /// Room for the longest message, so that not every one asks for its own.
     space: Mutex<Vec<u8>>,
-}
-
-/// A message as it came, with its descriptor.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    bytes: Vec<u8>,
-    descriptor: Option<OwnedFd>,
-    /// A descriptor came, and this process had no number left for it (`EMFILE`): the kernel dropped it.
-    is_lost: bool,
-}
-
-impl Parcel {
-    /// The message alone.
-    pub(crate) fn message(&self) -> Result<Message<'_>, ChannelError> {
-        let message = Message::decode(&self.bytes)?;
-        if message.carries_descriptor() == (self.descriptor.is_some() || self.is_lost) {
-            Ok(message)
-        } else {
-            Err(ChannelError::Descriptors)
-        }
-    }
-
-    /// The message and its descriptor. One that should have a descriptor comes without only if this process had no
-    /// number left for it.
-    pub(crate) fn split(&mut self) -> Result<(Message<'_>, Option<OwnedFd>), ChannelError> {
-        let descriptor = self.descriptor.take();
-        let message = Message::decode(&self.bytes)?;
-        if message.carries_descriptor() == (descriptor.is_some() || self.is_lost) {
-            Ok((message, descriptor))
-        } else {
-            Err(ChannelError::Descriptors)
-        }
-    }
 }
 
 impl Channel {
@@ -267,7 +94,7 @@ impl Channel {
     ///
     /// tokio asks for `SO_PEERCRED`, not rustix: a peer in another PID namespace, as in every other container, has the
     /// process id 0, which rustix's type cannot hold.
-    fn new(stream: UnixStream) -> Result<Self, ChannelError> {
+    pub(super) fn new(stream: UnixStream) -> Result<Self, ChannelError> {
         let peer = stream.peer_cred()?.uid();
         if peer == rustix::process::geteuid().as_raw() {
             Ok(Self { stream, space: Mutex::default() })
@@ -378,11 +205,19 @@ impl Channel {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A socket for the talk of two siblings, of either end.
+pub(super) fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
 
-    fn group(test: &str) -> HandoverAddress {
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::handover::protocol::MAX_UNREAD;
+    use crate::handover::slot::Slot;
+
+    pub(in crate::handover) fn group(test: &str) -> HandoverAddress {
         HandoverAddress::Abstract(format!("hitless-test.{}.{test}", std::process::id()))
     }
 
@@ -392,16 +227,6 @@ mod tests {
         let near = Channel::connect(&group, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         (slot, near, far)
-    }
-
-    #[test]
-    fn addresses_read_as_they_are_written() {
-        for text in ["unix:@web", "unix:/run/web"] {
-            assert_eq!(text.parse::<HandoverAddress>().unwrap().to_string(), text);
-        }
-        for text in ["", "web", "unix:", "unix:@", "unix:web", "127.0.0.1:80"] {
-            assert!(text.parse::<HandoverAddress>().is_err(), "{text}");
-        }
     }
 
     #[tokio::test]
@@ -432,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn the_longest_message_fits_and_a_longer_one_is_refused() {
         let (_slot, near, far) = pair("long").await;
-        let unread = vec![7; super::super::protocol::MAX_UNREAD];
+        let unread = vec![7; MAX_UNREAD];
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let give = Message::GiveConnection { id: 1, unread: &unread };
         near.send(&give, Some(socket.as_fd())).await.unwrap();
@@ -485,33 +310,5 @@ mod tests {
         assert!(early.len() >= 128, "{}", early.len());
         slot.accept().await.unwrap();
         assert!(late.as_mut().await.unwrap().is_some());
-    }
-
-    #[tokio::test]
-    async fn places_are_taken_one_after_the_other_and_free_again() {
-        let group = group("places");
-        let first = Slot::take(&group).unwrap();
-        let second = Slot::take(&group).unwrap();
-        assert_eq!((first.number, second.number), (0, 1));
-        drop(first);
-        assert!(Channel::connect(&group, 0).await.unwrap().is_none());
-        assert_eq!(Slot::take(&group).unwrap().number, 0);
-    }
-
-    #[tokio::test]
-    async fn a_directory_is_as_good_and_a_dead_replicas_file_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let group = HandoverAddress::Directory(directory.path().to_owned());
-        drop(unix::UnixListener::bind(directory.path().join("0.sock")).unwrap());
-        assert!(directory.path().join("0.sock").exists());
-        let slot = Slot::take(&group).unwrap();
-        assert_eq!(slot.number, 0);
-        let accepted = async { slot.accept().await.unwrap() };
-        let near = Channel::connect(&group, 0).await.unwrap().unwrap();
-        let far = tokio::time::timeout(Duration::from_secs(5), accepted).await.unwrap();
-        near.send_now(&Message::Claim).unwrap();
-        assert_eq!(far.receive().await.unwrap().message().unwrap(), Message::Claim);
-        drop(slot);
-        assert!(!directory.path().join("0.sock").exists());
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::channel::Slot;
 use super::give::Handover;
 use super::host::Host;
+use super::slot::Slot;
 use super::{Group, HandoverAddress, claim};
 use crate::accept::Owner;
 use crate::clock::monotonic_ns;

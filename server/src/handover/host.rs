@@ -9,8 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError, Parcel, Slot};
+use super::channel::{Channel, ChannelError};
+use super::parcel::Parcel;
 use super::protocol::{Message, Reason};
+use super::slot::Slot;
 use super::{Group, PATIENCE};
 use crate::accept::Owner;
 use crate::event::Event;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::channel::{ChannelError, Parcel};
+use super::channel::ChannelError;
 use super::outbox::{Errand, Lane};
+use super::parcel::Parcel;
 use super::protocol::{Message, Reason};
 use super::{Group, Sibling};
 

@@ -214,9 +214,11 @@ impl Outbox {
 mod tests {
     use futures_util::FutureExt;
 
-    use super::super::channel::{Channel, HandoverAddress, Slot};
+    use super::super::address::HandoverAddress;
+    use super::super::channel::Channel;
     use super::super::lane::Carrier;
     use super::super::protocol::Message;
+    use super::super::slot::Slot;
     use super::super::{Group, Sibling};
     use super::*;
     use crate::Limits;

@@ -104,6 +104,7 @@
 //! User 65534 is what the kernel calls any user that has no number in the own user namespace (`user_namespaces(7)`). A replica
 //! that runs as 65534 cannot tell them from its own; run it as another user, as the image does (65532).
 
+mod address;
 pub(crate) mod channel;
 pub(crate) mod claim;
 pub(crate) mod family;
@@ -111,8 +112,10 @@ pub(crate) mod give;
 pub(crate) mod host;
 mod lane;
 pub(crate) mod outbox;
+mod parcel;
 pub mod protocol;
 mod refusals;
+mod slot;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -121,10 +124,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-pub use self::channel::{BadHandoverAddress, HandoverAddress};
-use self::channel::{Channel, ChannelError, SLOTS};
+pub use self::address::{BadHandoverAddress, HandoverAddress};
+use self::channel::{Channel, ChannelError};
 use self::protocol::{Message, ProtocolError, Versions};
 use self::refusals::Refusals;
+use self::slot::SLOTS;
 use crate::accept::Owner;
 use crate::event::Event;
 use crate::lifecycle::State;

@@ -27,18 +27,19 @@
 //! | 8 nothing | sibling | no | I have none |
 //! | 9 claimed | starting | no | I accept from it, drop your copy |
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use self::fields::{Reader, put_addr, put_name};
 use crate::lifecycle::State;
 
-/// The newest version that this build speaks.
-pub const VERSION: u8 = 1;
+mod fields;
+mod reason;
+mod versions;
 
-/// The oldest version that this build speaks.
-pub const OLDEST_VERSION: u8 = 1;
+pub use reason::Reason;
+pub use versions::{OLDEST_VERSION, VERSION, Versions};
 
 /// The longest message, header included.
 pub const MAX_MESSAGE: usize = 160 * 1024;
@@ -109,62 +110,6 @@ pub enum Message<'a> {
         /// Its cookie.
         id: u64,
     },
-}
-
-/// The versions of the protocol that a replica speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Versions {
-    /// The oldest one.
-    pub oldest: u8,
-    /// The newest one, and all between.
-    pub newest: u8,
-}
-
-impl Versions {
-    /// Those of this build.
-    pub const OURS: Self = Self { oldest: OLDEST_VERSION, newest: VERSION };
-
-    /// The newest version that both speak.
-    #[must_use]
-    pub fn common(self, other: Self) -> Option<u8> {
-        let newest = self.newest.min(other.newest);
-        (newest >= self.oldest.max(other.oldest)).then_some(newest)
-    }
-}
-
-impl fmt::Display for Versions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to {}", self.oldest, self.newest)
-    }
-}
-
-/// Why something that was given is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The sibling is stopping too.
-    Stopping,
-    /// The sibling holds as much as it may.
-    Full,
-    /// It is not what the message said: the wrong kind of socket, or one of another address.
-    Wrong,
-}
-
-impl Reason {
-    /// The reason in words, for a log.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stopping => "the sibling is stopping too",
-            Self::Full => "the sibling holds as much as it may",
-            Self::Wrong => "it is not the socket that the message said",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// Bytes that are no message.
@@ -255,7 +200,7 @@ impl<'a> Message<'a> {
         }
         let (&version, rest) = rest.split_first().ok_or(ProtocolError::Foreign)?;
         let (&kind, fields) = rest.split_first().ok_or(ProtocolError::Foreign)?;
-        let fields = Reader(fields);
+        let fields = Reader::new(fields);
         let message = match (version, kind) {
             (newest, HELLO) => Self::decode_hello(newest, fields),
             (VERSION, _) => Self::decode_fields(kind, fields),
@@ -269,7 +214,7 @@ impl<'a> Message<'a> {
         let hello =
             Self::Hello { versions, name: fields.name()?, state: fields.state()?, addr: fields.addr()? };
         // What a newer version adds is its own business.
-        let is_whole = fields.0.is_empty() || newest > VERSION;
+        let is_whole = fields.is_empty() || newest > VERSION;
         (is_whole && versions.oldest <= newest).then_some(hello)
     }
 
@@ -291,95 +236,13 @@ impl<'a> Message<'a> {
             9 => Self::Claimed { id: fields.u64()? },
             _ => return None,
         };
-        fields.0.is_empty().then_some(message)
-    }
-}
-
-fn put_name(bytes: &mut Vec<u8>, name: &str) {
-    let mut end = name.len().min(MAX_NAME);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    bytes.push(u8::try_from(end).unwrap_or(u8::MAX));
-    bytes.extend_from_slice(&name.as_bytes()[..end]);
-}
-
-/// A port, and the scope of an IPv6 address: without it a link-local address is not the whole address.
-fn put_addr(bytes: &mut Vec<u8>, addr: SocketAddr) {
-    match addr {
-        SocketAddr::V4(addr) => {
-            bytes.push(4);
-            bytes.extend_from_slice(&addr.ip().octets());
-        }
-        SocketAddr::V6(addr) => {
-            bytes.push(6);
-            bytes.extend_from_slice(&addr.ip().octets());
-            bytes.extend_from_slice(&addr.scope_id().to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&addr.port().to_be_bytes());
-}
-
-/// What is left of a message's fields; each method takes one off the front.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (array, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*array)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
-
-    fn name(&mut self) -> Option<&'a str> {
-        let length = usize::from(self.u8()?);
-        let (name, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        std::str::from_utf8(name).ok()
-    }
-
-    fn state(&mut self) -> Option<State> {
-        let value = self.u8()?;
-        [State::Starting, State::Ready, State::Draining, State::Stopped]
-            .into_iter()
-            .find(|&state| state as u8 == value)
-    }
-
-    fn reason(&mut self) -> Option<Reason> {
-        let value = self.u8()?;
-        [Reason::Stopping, Reason::Full, Reason::Wrong].into_iter().find(|&reason| reason as u8 == value)
-    }
-
-    fn addr(&mut self) -> Option<SocketAddr> {
-        match self.u8()? {
-            4 => {
-                let ip = Ipv4Addr::from(self.array::<4>()?);
-                Some((ip, u16::from_be_bytes(self.array()?)).into())
-            }
-            6 => {
-                let ip = Ipv6Addr::from(self.array::<16>()?);
-                let scope_id = u32::from_be_bytes(self.array()?);
-                Some(SocketAddrV6::new(ip, u16::from_be_bytes(self.array()?), 0, scope_id).into())
-            }
-            _ => None,
-        }
+        fields.is_empty().then_some(message)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, SocketAddrV6};
 
     use proptest::prelude::*;
 
@@ -476,16 +339,6 @@ mod tests {
             let mut bytes = parts.message().encode();
             bytes[4] = version;
             prop_assert_eq!(Message::decode(&bytes), Err(ProtocolError::OtherVersion(version)));
-        }
-
-        #[test]
-        fn the_common_version_is_the_newest_that_both_speak(a: [u8; 2], b: [u8; 2]) {
-            let versions = |[one, other]: [u8; 2]| Versions { oldest: one.min(other), newest: one.max(other) };
-            let (a, b) = (versions(a), versions(b));
-            let both = (0..=u8::MAX).filter(|version| {
-                (a.oldest..=a.newest).contains(version) && (b.oldest..=b.newest).contains(version)
-            });
-            prop_assert_eq!(a.common(b), both.max());
         }
     }
 

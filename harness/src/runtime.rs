@@ -4,10 +4,16 @@
 
 pub mod compose;
 pub mod docker;
+mod life;
+mod logline;
 pub mod output;
-mod probe;
+mod preset;
+pub mod probe;
+mod reader;
+mod readiness;
 #[cfg(test)]
 pub(crate) mod twin;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,11 +5,8 @@ mod container;
 mod containers;
 pub mod engine;
 mod follower;
-mod logline;
-mod reader;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +21,9 @@ use engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
 use crate::clock::Moment;
 use crate::recorder::Recorder;
 use crate::runtime::output::OutputFiles;
-use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
+use crate::runtime::probe::check_port;
+use crate::runtime::watched::stop_all;
+use crate::runtime::{Exit, Replica, Runtime, RuntimeError, preset};
 use crate::scenario::{Change, ContainerSettings, Order, Readiness, Scenario, Subject, Target};
 
 /// So many containers are removed at once; more would only wait for each other in the engine.
@@ -104,14 +103,8 @@ impl DockerRuntime {
             ..HostConfig::default()
         };
         if let Subject::Preset { preset, .. } = &self.subject {
-            let any = if self.target.host.is_ipv6() { "[::]" } else { "0.0.0.0" };
-            env.extend([
-                format!("HITLESS_PRESET={preset}"),
-                format!("HITLESS_NAME={name}"),
-                format!("HITLESS_LISTEN={any}:{}", self.target.port),
-                // Abstract sockets are shared by all containers of the host's network: the run's id keeps runs apart.
-                format!("HITLESS_ADMIN=unix:@hitless-server.{}.{name}.admin", self.run),
-            ]);
+            let ours = preset::environment(*preset, &self.run, name, &self.target);
+            env.extend(ours.map(|(key, value)| format!("{key}={value}")));
             host.readonly_rootfs = Some(true);
             host.cap_drop = Some(vec!["ALL".to_owned()]);
         }
@@ -200,7 +193,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn retire(&self, timeout: Duration) -> Result<(), RuntimeError> {
-        self.containers.stop_all(timeout).await
+        stop_all(self, self.containers.watched(), timeout).await
     }
 
     /// Removes by label, not from memory, and when nothing is being made any more: a container whose creation was
@@ -231,24 +224,4 @@ fn missing_image(image: &str) -> RuntimeError {
     RuntimeError::MissingImage(format!(
         "image `{image}` is not on this engine; build it, or `docker pull {image}`"
     ))
-}
-
-/// Checks that nobody listens on the target's port. A bind that shares nothing fails if anybody does, sharing or not.
-///
-/// # Errors
-/// [`RuntimeError::PortTaken`].
-pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
-    let any = if target.host.is_ipv6() {
-        IpAddr::from(Ipv6Addr::UNSPECIFIED)
-    } else {
-        Ipv4Addr::UNSPECIFIED.into()
-    };
-    match TcpListener::bind((any, target.port)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(RuntimeError::PortTaken(format!(
-            "port {} cannot be used: {error}; stop who listens there (`hitless clean` if it is an interrupted run), or \
-             choose another with --url http://127.0.0.1:PORT/",
-            target.port
-        ))),
-    }
 }

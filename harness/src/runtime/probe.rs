@@ -1,6 +1,7 @@
 //! Asks the target's port whether a replica is there. Where replicas share the port, any of them may answer: how many
 //! listeners it has says whether the one in question can be among them.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::clock::Moment;
 use crate::listeners::Listeners;
+use crate::runtime::RuntimeError;
 use crate::scenario::Target;
 
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -142,6 +144,26 @@ impl Port {
 
     fn take_before_stop(&self) -> Option<u64> {
         self.before_stop.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Checks that nobody listens on the target's port. A bind that shares nothing fails if anybody does, sharing or not.
+///
+/// # Errors
+/// [`RuntimeError::PortTaken`].
+pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
+    let any = if target.host.is_ipv6() {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    match TcpListener::bind((any, target.port)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(RuntimeError::PortTaken(format!(
+            "port {} cannot be used: {error}; stop who listens there (`hitless clean` if it is an interrupted run), or \
+             choose another with --url http://127.0.0.1:PORT/",
+            target.port
+        ))),
     }
 }
 

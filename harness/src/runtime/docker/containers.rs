@@ -6,22 +6,25 @@ use std::time::Duration;
 
 use bollard::models::HealthStatusEnum;
 use bollard::query_parameters::{AttachContainerOptionsBuilder, StopContainerOptionsBuilder};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use serde_json::Map;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::container::{Container, End, EndAsked, Life, locked};
+use super::container::Container;
 use super::engine::{Engine, reason, status_of};
 use super::follower::{self, Followed, Follower, Loss};
-use super::reader::OutputReader;
 use crate::clock::{Moment, WallOffset};
 use crate::recorder::Recorder;
-use crate::recording::{LifecycleEvent, LifecycleKind, Source};
+use crate::recording::{LifecycleKind, Source};
+use crate::runtime::life::{End, EndAsked, Life};
 use crate::runtime::output::OutputFiles;
-use crate::runtime::probe::{Crowd, Port, Sight};
+use crate::runtime::reader::OutputReader;
+use crate::runtime::readiness::{Gate, Health, HealthCheck};
+use crate::runtime::watched::{Watched, locked};
 use crate::runtime::{Exit, Replica, RuntimeError};
-use crate::scenario::{Readiness, Scenario};
+use crate::scenario::Scenario;
 
 /// Exit code of a process that SIGKILL ended: 128 + 9.
 const KILLED: i64 = 137;
@@ -36,8 +39,7 @@ pub(in crate::runtime) struct Containers {
     engine: Engine,
     recorder: Recorder,
     outputs: OutputFiles,
-    readiness: Readiness,
-    port: Port,
+    gate: Gate,
     wall: WallOffset,
     followed: Followed,
     follower: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -55,8 +57,7 @@ impl Containers {
             engine,
             recorder,
             outputs,
-            readiness: scenario.readiness.clone(),
-            port: Port::of(&scenario.target),
+            gate: Gate::of(scenario),
             wall: WallOffset::read(),
             followed: Followed::default(),
             follower: Mutex::default(),
@@ -69,7 +70,6 @@ impl Containers {
         let follower = Follower {
             engine: self.engine.clone(),
             followed: Arc::clone(&self.followed),
-            recorder: self.recorder.clone(),
             wall: self.wall,
             lost: self.lost.clone(),
             pause: follower::PAUSE,
@@ -89,85 +89,88 @@ impl Containers {
     }
 
     fn adopt(&self, replica: &Replica, id: String, life: Life) {
-        let container = Container::new(Arc::clone(&replica.name), id, life);
-        locked(&self.followed).push(Arc::new(container));
+        let watched = Arc::new(Watched::new(Arc::clone(&replica.name), life, self.recorder.clone()));
+        locked(&self.followed).push(Container { id, watched });
     }
 
     /// Lets go of the container of a replica that was stopped for good, when all that it wrote is read; says which it was.
     pub(in crate::runtime) async fn disown(&self, replica: &Replica) -> String {
         let container = self.of(replica);
-        container.finish_output().await;
+        container.watched.finish_output().await;
         locked(&self.followed).retain(|other| other.id != container.id);
-        container.id.clone()
+        container.id
     }
 
     /// Those that start from now on come in addition: what the port showed before the last stop says nothing of them.
     pub(in crate::runtime) fn forget_stop(&self) {
-        self.port.forget_stop();
+        self.gate.forget_stop();
     }
 
     pub(in crate::runtime) fn count(&self) -> usize {
         locked(&self.followed).len()
     }
 
-    fn of(&self, replica: &Replica) -> Arc<Container> {
+    /// What is known of each.
+    pub(in crate::runtime) fn watched(&self) -> Vec<Arc<Watched>> {
+        locked(&self.followed).iter().map(|container| Arc::clone(&container.watched)).collect()
+    }
+
+    fn of(&self, replica: &Replica) -> Container {
         let containers = locked(&self.followed);
-        let found = containers.iter().find(|container| container.replica == replica.name);
-        Arc::clone(found.expect("the experiment asks only for replicas that the runtime gave it"))
+        let found = containers.iter().find(|container| container.watched.name == replica.name);
+        found.expect("the experiment asks only for replicas that the runtime gave it").clone()
     }
 
     pub(in crate::runtime) async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
-        let container = self.of(replica);
+        let Container { id, watched } = self.of(replica);
         // What the last life wrote belongs to it, not to the next one.
-        container.finish_output().await;
+        watched.finish_output().await;
         // Attached before it starts, so that no line of its output is missed.
-        self.attach(&container).await?;
-        if container.life.borrow().is_running {
+        self.attach(&id, &watched).await?;
+        if watched.life.borrow().is_running {
             return Ok(Moment::now());
         }
-        *locked(&container.crowd) = self.port.crowd_of_start(self.siblings(&container));
-        container.life.send_modify(Life::begin);
+        self.gate.before_start(&watched, self.siblings(&id));
+        watched.life.send_modify(Life::begin);
         let docker = self.engine.client(Duration::ZERO);
-        match docker.start_container(&container.id, None).await {
+        match docker.start_container(&id, None).await {
             Ok(()) => {}
             // 304: somebody else has started it.
             Err(error) if status_of(&error) == Some(304) => {}
             Err(error) => {
-                container.life.send_modify(|life| life.is_running = false);
-                return Err(container.failed("start", reason(&error)));
+                watched.life.send_modify(|life| life.is_running = false);
+                return Err(watched.failed("start", reason(&error)));
             }
         }
-        let state = self.engine.state_of(&container.id).await;
-        let state = state.map_err(|error| container.failed("start", reason(&error)))?;
+        let state = self.engine.state_of(&id).await;
+        let state = state.map_err(|error| watched.failed("start", reason(&error)))?;
         // The engine takes its time after the process has begun; a process that has written something has begun.
         let told = self.wall.moment_of(state.started_at.as_deref()).unwrap_or_else(Moment::now);
-        let started = container.life.borrow().first_sign.map_or(told, |sign| sign.min(told));
-        self.tell(&container, started, LifecycleKind::Started, Source::Engine);
+        let started = watched.life.borrow().first_sign.map_or(told, |sign| sign.min(told));
+        watched.tell(started, LifecycleKind::Started, Source::Engine, Map::new());
         Ok(started)
     }
 
     /// How many others run.
-    fn siblings(&self, container: &Container) -> usize {
+    fn siblings(&self, id: &str) -> usize {
         let followed = locked(&self.followed);
-        followed.iter().filter(|other| other.id != container.id && other.life.borrow().is_running).count()
+        followed.iter().filter(|other| other.id != id && other.watched.life.borrow().is_running).count()
     }
 
     /// Reads what the container writes from now on.
-    async fn attach(&self, container: &Arc<Container>) -> Result<(), RuntimeError> {
+    async fn attach(&self, id: &str, watched: &Arc<Watched>) -> Result<(), RuntimeError> {
         let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
-        let attached =
-            self.engine.client(Duration::ZERO).attach_container(&container.id, Some(options)).await;
-        let attached = attached.map_err(|error| container.failed("start", reason(&error)))?;
-        let reader = OutputReader {
-            file: self.outputs.of(&container.replica),
-            container: Arc::clone(container),
-            recorder: self.recorder.clone(),
-            ready_text: match &self.readiness {
-                Readiness::Log(text) => Some(text.clone()),
-                _ => None,
-            },
-        };
-        container.own_output(AbortOnDropHandle::new(tokio::spawn(reader.run(attached.output))));
+        let attached = self.engine.client(Duration::ZERO).attach_container(id, Some(options)).await;
+        let mut output = attached.map_err(|error| watched.failed("start", reason(&error)))?.output;
+        let mut reader =
+            OutputReader::new(self.outputs.of(&watched.name), Arc::clone(watched), self.gate.text());
+        let reading = tokio::spawn(async move {
+            while let Some(Ok(chunk)) = output.next().await {
+                reader.push(&chunk.into_bytes());
+            }
+            reader.finish();
+        });
+        watched.own_output(AbortOnDropHandle::new(reading));
         Ok(())
     }
 
@@ -177,100 +180,9 @@ impl Containers {
         patience: Duration,
     ) -> Result<Moment, RuntimeError> {
         let container = self.of(replica);
-        let ready = self.ready(&container);
-        tokio::select! {
-            biased;
-            ready = ready => ready,
-            died = container.death() => Err(died),
-            () = tokio::time::sleep(patience) => Err(RuntimeError::NotReady {
-                replica: Arc::clone(&container.replica),
-                patience,
-                reason: self.waited_for(&container),
-            }),
-        }
-    }
-
-    fn waited_for(&self, container: &Container) -> String {
-        let last_words = locked(&container.tail).last_words();
-        match (&self.readiness, *locked(&container.crowd)) {
-            (Readiness::Auto | Readiness::Tcp | Readiness::Http(_), Crowd::Listeners(least)) => format!(
-                "waited for {} and {least} listeners of the port, which has {}{last_words}",
-                self.readiness,
-                self.port.told(),
-            ),
-            _ => format!("waited for {}{last_words}", self.readiness),
-        }
-    }
-
-    async fn ready(&self, container: &Container) -> Result<Moment, RuntimeError> {
-        let at = match &self.readiness {
-            Readiness::Log(_) => said_ready(container).await,
-            Readiness::Health => self.healthy(container).await?,
-            Readiness::Auto if self.has_health_check(container).await? => tokio::select! {
-                at = said_ready(container) => at,
-                at = self.healthy(container) => at?,
-            },
-            Readiness::Auto | Readiness::Tcp => {
-                self.crowded(container).await?;
-                self.port.until_connected().await
-            }
-            Readiness::Http(path) => {
-                let crowd = self.crowded(container).await?;
-                self.port.until_answered(path, crowd).await
-            }
-        };
-        let is_known = container.life.borrow().ready == Some(at);
-        if !is_known {
-            self.tell(container, at, LifecycleKind::Ready, Source::Harness);
-        }
-        Ok(at)
-    }
-
-    /// The port shows the replica's listener beside those of the others; nobody can answer for one that is alone.
-    async fn crowded(&self, container: &Container) -> Result<Crowd, RuntimeError> {
-        let crowd = *locked(&container.crowd);
-        let why = match crowd {
-            Crowd::Opaque => "others answered on its port while it was down",
-            _ => match self.port.until_shown(crowd).await {
-                Sight::Shown => return Ok(crowd),
-                Sight::Blind if self.siblings(container) == 0 => return Ok(Crowd::Alone),
-                Sight::Blind => "the listeners of its port cannot be seen from here, and others answer there",
-            },
-        };
-        Err(container.failed(
-            "tell the readiness of",
-            format!("{why}, so the port cannot tell; give its image a health check, or use --ready log:TEXT"),
-        ))
-    }
-
-    /// The engine's health check says that it is healthy. Its events may be late or missing on old engines, so it is
-    /// asked, and asking costs the engine little.
-    async fn healthy(&self, container: &Container) -> Result<Moment, RuntimeError> {
-        const ASK_EVERY: Duration = Duration::from_millis(50);
-        loop {
-            match self.health(container).await? {
-                Some(HealthStatusEnum::HEALTHY) => return Ok(Moment::now()),
-                None => {
-                    return Err(container.failed(
-                        "check the health of",
-                        "its image has no health check; use --ready tcp, http:/PATH or log:TEXT",
-                    ));
-                }
-                Some(_) => tokio::time::sleep(ASK_EVERY).await,
-            }
-        }
-    }
-
-    async fn has_health_check(&self, container: &Container) -> Result<bool, RuntimeError> {
-        Ok(self.health(container).await?.is_some())
-    }
-
-    /// What the health check says; none if there is none.
-    async fn health(&self, container: &Container) -> Result<Option<HealthStatusEnum>, RuntimeError> {
-        let state = self.engine.state_of(&container.id).await;
-        let state = state.map_err(|error| container.failed("check the health of", reason(&error)))?;
-        let status = state.health.and_then(|health| health.status);
-        Ok(status.filter(|status| !matches!(status, HealthStatusEnum::NONE | HealthStatusEnum::EMPTY)))
+        let check = EngineCheck { engine: &self.engine, container: &container };
+        let others = || self.siblings(&container.id);
+        self.gate.wait_until_ready(&container.watched, &check, others, patience).await
     }
 
     /// Stops a replica and waits for its end. One that was told to stop before is waited for and not told again.
@@ -280,21 +192,22 @@ impl Containers {
         timeout: Duration,
     ) -> Result<Exit, RuntimeError> {
         let container = self.of(replica);
-        self.port.note_before_stop();
+        let watched = &container.watched;
+        self.gate.before_stop();
         let asked = Moment::now();
         let end = tokio::select! {
             biased;
             end = self.end(&container, timeout) => end?,
-            died = container.death() => return Err(died),
+            died = watched.death() => return Err(died),
         };
         if end.runs_again {
-            return Err(container.failed(
+            return Err(watched.failed(
                 "stop",
                 "it runs again after the engine stopped it; does it have a restart policy?",
             ));
         }
         let is_late = end.at.since(asked) >= timeout;
-        let was_killed = container.life.borrow().was_killed;
+        let was_killed = watched.life.borrow().was_killed;
         let killed = was_killed || (is_late && end.code == Some(KILLED));
         Ok(Exit { at: end.at, code: end.code, killed })
     }
@@ -302,7 +215,8 @@ impl Containers {
     /// Asks for the end of the life that is now, if nobody has, and waits for it.
     async fn end(&self, container: &Container, timeout: Duration) -> Result<End, RuntimeError> {
         let mut asked = EndAsked::Before(0);
-        container.life.send_modify(|life| asked = life.ask_to_end());
+        let watched = &container.watched;
+        watched.life.send_modify(|life| asked = life.ask_to_end());
         let number = match asked {
             EndAsked::Now(number) => {
                 self.tell_engine_to_stop(container, timeout).await?;
@@ -310,7 +224,7 @@ impl Containers {
             }
             EndAsked::Before(number) => {
                 let patience = timeout + STOP_SLACK;
-                if let Ok(end) = tokio::time::timeout(patience, container.end_of(number)).await {
+                if let Ok(end) = tokio::time::timeout(patience, watched.end_of(number)).await {
                     return Ok(end);
                 }
                 // The engine would have killed it by now, had it been told.
@@ -318,8 +232,8 @@ impl Containers {
                 number
             }
         };
-        tokio::time::timeout(EVENT_PATIENCE, container.end_of(number)).await.map_err(|_| {
-            container.failed("stop", "the engine stopped it, but did not say within 10 s that it has ended")
+        tokio::time::timeout(EVENT_PATIENCE, watched.end_of(number)).await.map_err(|_| {
+            watched.failed("stop", "the engine stopped it, but did not say within 10 s that it has ended")
         })
     }
 
@@ -332,7 +246,7 @@ impl Containers {
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
         let docker = self.engine.client(timeout + STOP_SLACK + STOP_SLACK);
         let stopped = docker.stop_container(&container.id, Some(options)).await;
-        stopped.map_err(|error| container.failed("stop", reason(&error)))
+        stopped.map_err(|error| container.watched.failed("stop", reason(&error)))
     }
 
     pub(in crate::runtime) async fn unexpected_end(&self) -> RuntimeError {
@@ -340,26 +254,12 @@ impl Containers {
         // The sender is owned here, so the wait ends only with a loss.
         let first = losses.wait_for(Option::is_some).await.ok().and_then(|loss| loss.clone());
         match first {
-            Some(Loss::Replica(container)) => container.death().await,
+            Some(Loss::Replica(watched)) => watched.death().await,
             Some(Loss::Events(reason)) => {
                 RuntimeError::Engine { operation: "follow the engine's events".to_owned(), reason }
             }
             None => std::future::pending().await,
         }
-    }
-
-    /// Stops all replicas at once, and reads all that they wrote.
-    pub(in crate::runtime) async fn stop_all(&self, timeout: Duration) -> Result<(), RuntimeError> {
-        let containers = locked(&self.followed).clone();
-        let stopping = containers.iter().filter(|one| one.life.borrow().is_running).map(async |one| {
-            if !one.life.borrow().is_asked_to_end() {
-                self.recorder.did(&one.replica, LifecycleKind::TerminateRequested);
-            }
-            let stopped = self.stop(&Replica { name: Arc::clone(&one.replica) }, timeout).await;
-            one.finish_output().await;
-            stopped.map(drop)
-        });
-        join_all(stopping).await.into_iter().collect()
     }
 
     /// Starts every container that does not run, or is about to end, and sees that they run.
@@ -370,7 +270,8 @@ impl Containers {
     }
 
     async fn start_if_stopped(&self, container: &Container, timeout: Duration) -> Result<(), RuntimeError> {
-        let life = *container.life.borrow();
+        let watched = &container.watched;
+        let life = *watched.life.borrow();
         // A stop that was given up goes on in the engine: a start would come too early and do nothing.
         let stopped = if life.is_running && life.is_asked_to_end() {
             self.end(container, timeout).await.map(drop)
@@ -381,14 +282,14 @@ impl Containers {
         match docker.start_container(&container.id, None).await {
             // 304: it runs already.
             Err(error) if status_of(&error) != Some(304) => {
-                return Err(container.failed("start", reason(&error)));
+                return Err(watched.failed("start", reason(&error)));
             }
             _ => {}
         }
         let state = self.engine.state_of(&container.id).await;
-        match state.map_err(|error| container.failed("start", reason(&error)))?.running {
+        match state.map_err(|error| watched.failed("start", reason(&error)))?.running {
             Some(true) => stopped,
-            _ => Err(container.failed("start", "it does not run after it was started")),
+            _ => Err(watched.failed("start", "it does not run after it was started")),
         }
     }
 
@@ -399,30 +300,37 @@ impl Containers {
 
     /// Waits until all that the containers wrote is read, with a bound; they have to be gone.
     pub(in crate::runtime) async fn finish_outputs(&self) {
-        let containers = locked(&self.followed).clone();
-        join_all(containers.iter().map(|container| container.finish_output())).await;
-    }
-
-    fn tell(&self, container: &Container, at: Moment, kind: LifecycleKind, source: Source) {
-        let replica = Arc::clone(&container.replica);
-        self.recorder.lifecycle(LifecycleEvent { at, replica, kind, source, fields: Map::new() });
+        join_all(self.watched().iter().map(|watched| watched.finish_output())).await;
     }
 }
 
 impl Drop for Containers {
     fn drop(&mut self) {
         self.release();
-        for container in locked(&self.followed).iter() {
-            // Its task holds the container, which holds the task.
-            container.drop_output();
+        for watched in self.watched() {
+            // Its task holds it, and it holds the task.
+            watched.drop_output();
         }
     }
 }
 
-/// The container's output said that it is ready.
-async fn said_ready(container: &Container) -> Moment {
-    let mut life = container.life.subscribe();
-    // The container owns the sender, so the wait cannot fail.
-    let at = life.wait_for(|life| life.ready.is_some()).await.ok().and_then(|life| life.ready);
-    at.unwrap_or_else(Moment::now)
+/// The health check of a container, which the engine carries out.
+struct EngineCheck<'a> {
+    engine: &'a Engine,
+    container: &'a Container,
+}
+
+impl HealthCheck for EngineCheck<'_> {
+    const INSTEAD_OF_THE_PORT: &'static str = "give its image a health check, or use --ready log:TEXT";
+
+    async fn health(&self) -> Result<Option<Health>, RuntimeError> {
+        let Container { id, watched } = self.container;
+        let state = self.engine.state_of(id).await;
+        let state = state.map_err(|error| watched.failed("check the health of", reason(&error)))?;
+        Ok(match state.health.and_then(|health| health.status) {
+            None | Some(HealthStatusEnum::NONE | HealthStatusEnum::EMPTY) => None,
+            Some(HealthStatusEnum::HEALTHY) => Some(Health::Healthy),
+            Some(_) => Some(Health::NotHealthy),
+        })
+    }
 }

@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use bollard::models::EventMessage;
 use futures_util::StreamExt;
-use serde_json::{Map, json};
 use tokio::sync::watch;
 
-use super::container::{Container, locked};
+use super::container::Container;
 use super::engine::{Engine, reason};
 use crate::clock::{Moment, WallOffset};
-use crate::recorder::Recorder;
-use crate::recording::{LifecycleEvent, LifecycleKind, Source};
+use crate::runtime::watched::{Ending, Watched, locked};
 
 /// A stream that breaks off is taken up again after so long,
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
@@ -26,13 +24,13 @@ const MOST_BREAKS: u32 = 20;
 const LASTED: Duration = Duration::from_secs(5);
 
 /// The containers that are followed; shared with who makes and removes them.
-pub(super) type Followed = Arc<Mutex<Vec<Arc<Container>>>>;
+pub(super) type Followed = Arc<Mutex<Vec<Container>>>;
 
 /// What ends a run from outside.
 #[derive(Debug, Clone)]
 pub(super) enum Loss {
     /// A replica ended although nobody asked it to.
-    Replica(Arc<Container>),
+    Replica(Arc<Watched>),
     /// The engine's events cannot be heard any more.
     Events(String),
 }
@@ -42,7 +40,6 @@ pub(super) enum Loss {
 pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) followed: Followed,
-    pub(super) recorder: Recorder,
     pub(super) wall: WallOffset,
     pub(super) lost: watch::Sender<Option<Loss>>,
     /// How long it waits before it takes up a stream that broke off.
@@ -93,48 +90,27 @@ impl Follower {
             .and_then(|time| u64::try_from(time).ok())
             .map_or_else(Moment::now, |time| self.wall.moment_at(time));
         match event.action.as_deref() {
-            Some("kill") => self.take_signal(&container, at, &attributes),
+            Some("kill") => {
+                let signal = attributes.get("signal").map(String::as_str).unwrap_or_default();
+                container.watched.take_signal(at, signal);
+            }
             Some("die") => self.take_end(&container, at, &attributes).await,
             _ => {}
         }
     }
 
-    fn take_signal(&self, container: &Container, at: Moment, attributes: &HashMap<String, String>) {
-        let signal = attributes.get("signal").cloned().unwrap_or_default();
-        let is_kill = matches!(signal.as_str(), "9" | "SIGKILL" | "KILL");
-        if is_kill {
-            container.life.send_modify(|life| life.was_killed = true);
-        }
-        let kind = if is_kill { LifecycleKind::Killed } else { LifecycleKind::SignalSent };
-        self.tell(container, at, kind, Map::from_iter([("signal".to_owned(), json!(signal))]));
-    }
-
     /// The event comes when the engine has tidied up, tens of milliseconds after the process's end; the container's
     /// state says when that was.
-    async fn take_end(&self, container: &Arc<Container>, told: Moment, attributes: &HashMap<String, String>) {
+    async fn take_end(&self, container: &Container, told: Moment, attributes: &HashMap<String, String>) {
+        let watched = &container.watched;
         let state = self.engine.state_of(&container.id).await.unwrap_or_default();
         let runs_again = state.running.unwrap_or(false);
         let finished = self.wall.moment_of(state.finished_at.as_deref()).filter(|at| *at <= told);
         let at = if runs_again { told } else { finished.unwrap_or(told) };
         let code = attributes.get("exitCode").and_then(|code| code.parse::<i64>().ok());
-        // Told before it is known: who waits for the end goes on to the next phase, and that comes after it.
-        self.tell(container, at, LifecycleKind::Exited, Map::from_iter([("code".to_owned(), json!(code))]));
-        let mut is_expected = true;
-        container.life.send_modify(|life| is_expected = life.take_end(at, code, runs_again).is_expected);
-        if !is_expected {
-            self.lost.send_replace(Some(Loss::Replica(Arc::clone(container))));
+        if watched.take_end(at, code, runs_again) == Ending::Death {
+            self.lost.send_replace(Some(Loss::Replica(Arc::clone(watched))));
         }
-    }
-
-    fn tell(
-        &self,
-        container: &Container,
-        at: Moment,
-        kind: LifecycleKind,
-        fields: Map<String, serde_json::Value>,
-    ) {
-        let replica = Arc::clone(&container.replica);
-        self.recorder.lifecycle(LifecycleEvent { at, replica, kind, source: Source::Engine, fields });
     }
 }
 
@@ -147,10 +123,11 @@ mod tests {
     use tokio::net::{UnixListener, UnixStream};
     use tokio_util::task::AbortOnDropHandle;
 
-    use super::super::container::Life;
     use super::super::engine::Address;
     use super::*;
     use crate::events::EventLog;
+    use crate::recorder::Recorder;
+    use crate::runtime::life::Life;
 
     const WALL: WallOffset = WallOffset::with(Moment::from_nanoseconds(0), 1_000_000_000_000);
 
@@ -183,19 +160,20 @@ mod tests {
         }
 
         /// Follows its events, with a container that runs.
-        fn followed(&self) -> (Arc<Container>, watch::Receiver<Option<Loss>>, AbortOnDropHandle<()>) {
-            let container = Arc::new(Container::new("a".into(), "c1".into(), Life::found(true)));
+        fn followed(&self) -> (Arc<Watched>, watch::Receiver<Option<Loss>>, AbortOnDropHandle<()>) {
+            let recorder = Recorder::start(&[], EventLog::discarding());
+            let watched = Arc::new(Watched::new("a".into(), Life::found(true), recorder));
+            let container = Container { id: "c1".into(), watched: Arc::clone(&watched) };
             let lost = watch::Sender::new(None);
             let losses = lost.subscribe();
             let follower = Follower {
                 engine: self.engine.clone(),
-                followed: Arc::new(Mutex::new(vec![Arc::clone(&container)])),
-                recorder: Recorder::start(&[], EventLog::discarding()),
+                followed: Arc::new(Mutex::new(vec![container])),
                 wall: WALL,
                 lost,
                 pause: Duration::from_millis(1),
             };
-            (container, losses, AbortOnDropHandle::new(tokio::spawn(follower.run(1_000_000_000_000_000_000))))
+            (watched, losses, AbortOnDropHandle::new(tokio::spawn(follower.run(1_000_000_000_000_000_000))))
         }
     }
 
@@ -265,23 +243,23 @@ mod tests {
     #[tokio::test]
     async fn end_is_the_process_own_and_not_the_engines_word_of_it() {
         let stub = Stub::telling(&[Stream::Holds(&[KILL, DIE])]).await;
-        let (container, _losses, _following) = stub.followed();
-        container.life.send_modify(|life| {
+        let (watched, _losses, _following) = stub.followed();
+        watched.life.send_modify(|life| {
             life.ask_to_end();
         });
-        let end = tokio::time::timeout(Duration::from_secs(30), container.end_of(1)).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(30), watched.end_of(1)).await.unwrap();
         assert_eq!((end.at, end.code), (Moment::from_nanoseconds(5_000_000_000), Some(7)));
-        assert!(container.life.borrow().was_killed);
+        assert!(watched.life.borrow().was_killed);
     }
 
     #[tokio::test]
     async fn stream_that_breaks_off_is_taken_up_where_it_ended() {
         let stub =
             Stub::telling(&[Stream::Breaks(&[KILL]), Stream::Breaks(&[]), Stream::Holds(&[DIE])]).await;
-        let (container, mut losses, _following) = stub.followed();
+        let (watched, mut losses, _following) = stub.followed();
         let loss = tokio::time::timeout(Duration::from_secs(30), losses.wait_for(Option::is_some)).await;
         assert!(matches!(*loss.unwrap().unwrap(), Some(Loss::Replica(_))), "nobody asked for this end");
-        assert!(container.life.borrow().has_died());
+        assert!(watched.life.borrow().has_died());
         let since = ["1000000000.000000000", "1000000005.000000001", "1000000005.000000001"];
         assert_eq!(*stub.asked_since.borrow(), since);
     }
@@ -289,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn stream_that_always_breaks_off_is_given_up() {
         let stub = Stub::telling(&[Stream::Breaks(&[])]).await;
-        let (_container, mut losses, _following) = stub.followed();
+        let (_watched, mut losses, _following) = stub.followed();
         let loss = tokio::time::timeout(Duration::from_secs(30), losses.wait_for(Option::is_some)).await;
         assert!(matches!(*loss.unwrap().unwrap(), Some(Loss::Events(_))));
         assert_eq!(stub.asked_since.borrow().len(), MOST_BREAKS as usize);

@@ -1,4 +1,4 @@
-//! A container's output, line by line. Our server logs JSON with the monotonic clock; anybody else's output is kept
+//! A replica's output, line by line. Our server logs JSON with the monotonic clock; anybody else's output is kept
 //! for error messages only. Pure.
 
 use std::collections::VecDeque;
@@ -96,7 +96,7 @@ impl Lines {
     }
 }
 
-/// The last lines of a container's output.
+/// The last lines of a replica's output.
 #[derive(Debug, Default)]
 pub(super) struct Tail(VecDeque<String>);
 

@@ -73,7 +73,7 @@ async fn make_observations(recorder: Recorder) {
         let now = Moment::now();
         for number in first..first + STEP.0 {
             let outcome = if number % 1_000 == 0 {
-                Outcome::Failed(Failure::new(
+                Outcome::failed(Failure::new(
                     FailureClass::EmptyReply,
                     "connection closed before message completed",
                 ))

@@ -3,25 +3,21 @@
 //! [`replay`](crate::replay) makes a report of them.
 
 pub mod line;
-mod pending;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::{Moment, milliseconds};
-use crate::load::{CohortTotals, ConnectionUse, Observation};
+use crate::load::{CohortTotals, ConnectionUse};
 use crate::phase::Phase;
-use crate::placement::Placement;
-use crate::recorder::RestartStep;
-use crate::recording::{FailureRecord, LifecycleEvent, Recording, Timeline};
-use line::{Event, Failed, Head, Line, Nearest, Totals};
-use pending::Pending;
+use crate::recording::{Bucket, FailureRecord, LifecycleEvent, Listener, Portion, Recording, RestartStep};
+use line::{Event, Failed, Head, Line, Nearest, Sample, SeenListener, Stretch, Totals};
 
 /// More failures than this are counted in the samples only, so that a run against nothing does not fill a disk.
 const MOST_FAILURES: u64 = 100_000;
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// The file cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +33,6 @@ pub struct EventLog {
     out: Option<BufWriter<File>>,
     began: Moment,
     failures: u64,
-    sampled: Moment,
-    pending: Pending,
 }
 
 impl EventLog {
@@ -58,8 +52,7 @@ impl EventLog {
     /// A log that keeps nothing, for runs that need no file.
     #[must_use]
     pub fn discarding() -> Self {
-        let now = Moment::now();
-        Self { out: None, began: now, failures: 0, sampled: now, pending: Pending::default() }
+        Self { out: None, began: Moment::now(), failures: 0 }
     }
 
     /// The run's zero.
@@ -127,24 +120,29 @@ impl EventLog {
         self.write(failure.at, Event::Failure(Box::new(failed)));
     }
 
-    /// Counts a request that was placed; it is written with the next samples.
-    pub(crate) fn observe(
-        &mut self,
-        observation: &Observation,
-        placement: &Placement,
-        timeline: &Timeline,
-        is_long: bool,
-    ) {
+    /// Writes what was counted of a cohort in a phase of a restart since the last time.
+    pub(crate) fn portion(&mut self, at: Moment, portion: &Portion, cohort: &str) {
         if self.out.is_some() {
-            let stretch = timeline.stretch_of(observation.finished);
-            self.pending.observe(observation, placement, stretch, is_long);
+            self.write(at, Event::Sample(Box::new(Sample::of(portion, cohort))));
         }
     }
 
-    pub(crate) fn queue(&mut self, at: Moment, depth: u64, timeline: &Timeline) {
+    /// Writes what was counted of a stretch of the timeline since the last time.
+    pub(crate) fn stretch(&mut self, began: Moment, width: Duration, stretch: &Bucket) {
         if self.out.is_some() {
-            self.pending.queue(depth, timeline.stretch_of(at));
+            self.write(began, Event::Timeline(Box::new(Stretch::of(stretch, width))));
         }
+    }
+
+    /// Writes what was seen of a listener since the last time.
+    pub(crate) fn listener(&mut self, listener: &Listener) {
+        let seen = SeenListener {
+            inode: listener.inode,
+            backlog: listener.backlog,
+            waiting_max: listener.waiting_max,
+            for_ms: milliseconds(listener.last.since(listener.first)),
+        };
+        self.write(listener.first, Event::Listener(seen));
     }
 
     pub(crate) fn stalled(&mut self, from: Moment, to: Moment) {
@@ -155,36 +153,19 @@ impl EventLog {
         self.write(from, Event::Dropped { for_ms: milliseconds(to.since(from)), packets });
     }
 
-    pub(crate) fn load_ended(&mut self, at: Moment, totals: &[CohortTotals], recording: &Recording) {
+    pub(crate) fn load_ended(&mut self, at: Moment, totals: &[CohortTotals], kernel: &BTreeMap<String, u64>) {
         let totals = totals.iter().map(|totals| Totals {
             sent: totals.sent,
             connections: totals.client.connections,
             replayed: totals.client.replayed,
             closed_idle: totals.client.closed_idle,
         });
-        self.write(at, Event::LoadEnded { totals: totals.collect(), kernel: recording.kernel.clone() });
-    }
-
-    /// Writes samples if the last ones are a while ago.
-    pub(crate) fn tick(&mut self, recording: &Recording) {
-        if Moment::now().since(self.sampled) >= SAMPLE_EVERY {
-            self.sample(recording);
-        }
+        self.write(at, Event::LoadEnded { totals: totals.collect(), kernel: kernel.clone() });
     }
 
     pub(crate) fn close(&mut self, recording: &Recording) {
-        self.sample(recording);
         let cut_short = recording.cut_short.as_ref().map(ToString::to_string);
         self.write(recording.ended, Event::End { cut_short });
-        self.flush();
-    }
-
-    fn sample(&mut self, recording: &Recording) {
-        self.sampled = Moment::now();
-        let cohorts: Vec<&'static str> = recording.cohorts.iter().map(|cohort| cohort.name).collect();
-        for (at, line) in self.pending.drain(&cohorts) {
-            self.write(at.unwrap_or(self.sampled), line);
-        }
         self.flush();
     }
 
@@ -197,7 +178,8 @@ impl EventLog {
         }
     }
 
-    fn flush(&mut self) {
+    /// Puts what was written on disk.
+    pub(crate) fn flush(&mut self) {
         if self.out.as_mut().is_some_and(|out| out.flush().is_err()) {
             self.give_up();
         }

@@ -1,8 +1,8 @@
-//! The listeners of a port: how many there are, and how many connections wait in their accept queues, which is what
+//! The listeners of a port: how many there are, and how many connections wait in the accept queue of each, which is what
 //! `ss -ltn` shows as Recv-Q.
 //!
 //! Asks the kernel over `NETLINK_SOCK_DIAG` for the listeners alone (`sock_diag(7)`): for a listening socket `idiag_rqueue`
-//! is `sk_ack_backlog` (`tcp_diag_get_info` in `net/ipv4/tcp_diag.c`). `/proc/net/tcp` tells the same, but the kernel
+//! is `sk_ack_backlog` and `idiag_wqueue` is `sk_max_ack_backlog` (`tcp_diag_get_info` in `net/ipv4/tcp_diag.c`). `/proc/net/tcp` tells the same, but the kernel
 //! walks its whole table of connections for each read of it, which costs milliseconds.
 
 use std::io;
@@ -13,13 +13,15 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-/// What was seen of a port's listeners.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Look {
-    /// How many there are.
-    pub(crate) listeners: u64,
-    /// Connections that wait to be accepted, in all their queues together.
-    pub(crate) waiting: u64,
+/// What was seen of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// What tells it from every other socket, whichever processes hold it.
+    pub(crate) inode: u32,
+    /// Connections that wait to be accepted.
+    pub(crate) waiting: u32,
+    /// How many may wait.
+    pub(crate) backlog: u32,
 }
 
 /// A way to ask about the listeners of one port.
@@ -49,14 +51,14 @@ impl Listeners {
     ///
     /// # Errors
     /// The kernel did not answer, or not with what it was asked for.
-    pub(crate) fn look(&mut self) -> io::Result<Look> {
-        let mut look = Look::default();
+    pub(crate) fn look(&mut self) -> io::Result<Vec<Seen>> {
+        let mut look = Vec::new();
         self.ask(AF_INET, &SocketId::new_v4(), &mut look)?;
         self.ask(AF_INET6, &SocketId::new_v6(), &mut look)?;
         Ok(look)
     }
 
-    fn ask(&mut self, family: u8, any: &SocketId, look: &mut Look) -> io::Result<()> {
+    fn ask(&mut self, family: u8, any: &SocketId, look: &mut Vec<Seen>) -> io::Result<()> {
         self.asked = self.asked.wrapping_add(1);
         self.socket.send(&self.question(family, any), 0)?;
         loop {
@@ -73,8 +75,11 @@ impl Listeners {
                 }
                 match message.payload {
                     NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(listener)) => {
-                        look.listeners += 1;
-                        look.waiting += u64::from(listener.header.recv_queue);
+                        look.push(Seen {
+                            inode: listener.header.inode,
+                            waiting: listener.header.recv_queue,
+                            backlog: listener.header.send_queue,
+                        });
                     }
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
@@ -106,8 +111,16 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
 
     use super::*;
+
+    fn inode_of(listener: &TcpListener) -> u32 {
+        // `socket:[1234]`, proc_pid_fd(5).
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let text = link.to_str().unwrap().strip_prefix("socket:[").unwrap().strip_suffix("]").unwrap();
+        text.parse().unwrap()
+    }
 
     #[test]
     fn connections_that_nobody_accepts_are_counted() {
@@ -115,16 +128,22 @@ mod tests {
             let listener = TcpListener::bind(any).unwrap();
             let address = listener.local_addr().unwrap();
             let mut listeners = Listeners::of(address.port()).unwrap();
-            assert_eq!(listeners.look().unwrap(), Look { listeners: 1, waiting: 0 });
+            let empty = listeners.look().unwrap();
+            assert_eq!(empty.iter().map(|seen| seen.waiting).collect::<Vec<_>>(), [0]);
+            assert_eq!(empty[0].inode, inode_of(&listener));
+            assert_eq!(empty[0].backlog, 128, "what the standard library asks for");
             let waiting: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
-            assert_eq!(listeners.look().unwrap().waiting, 3);
+            assert_eq!(listeners.look().unwrap(), [Seen { waiting: 3, ..empty[0] }]);
             for _ in &waiting {
                 listener.accept().unwrap();
             }
-            let look = listeners.look().unwrap();
-            assert_eq!(look.waiting, 0, "what was accepted is a connection, not one that waits");
+            assert_eq!(
+                listeners.look().unwrap(),
+                empty,
+                "what was accepted is a connection, not one that waits"
+            );
             drop(listener);
-            assert_eq!(listeners.look().unwrap().listeners, 0);
+            assert_eq!(listeners.look().unwrap(), []);
         }
     }
 }

@@ -47,11 +47,27 @@ pub struct Observation {
     pub outcome: Outcome,
     /// Who answered, if the answer said so, even if it was not the expected one.
     pub replica: Option<Arc<str>>,
-    /// What is known of its connection.
-    pub connection: Option<ConnectionUse>,
+    /// What is known of its connection, if it failed.
+    pub connection: Option<Box<ConnectionUse>>,
 }
 
 impl Observation {
+    /// A request that was due and sent at `started`, and ended 10 ms later.
+    #[cfg(test)]
+    pub(crate) fn at(started: Moment, outcome: Outcome) -> Self {
+        Self {
+            cohort: 0,
+            number: 0,
+            scheduled: started,
+            dispatched: started,
+            started,
+            finished: started.plus(Duration::from_millis(10)),
+            outcome,
+            replica: None,
+            connection: None,
+        }
+    }
+
     /// Whether it waited, because its cohort's concurrency was used up.
     #[must_use]
     pub fn has_waited(&self) -> bool {
@@ -65,15 +81,21 @@ pub enum Outcome {
     /// As expected: status, body, length.
     Answered,
     /// Any other way.
-    Failed(Failure),
+    Failed(Box<Failure>),
 }
 
 impl Outcome {
+    /// A failure.
+    #[must_use]
+    pub fn failed(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+
     /// This outcome, unless it is an answer and something was wrong with it after all.
     #[must_use]
     pub(crate) fn unless(self, wrong: Option<Failure>) -> Self {
         match (self, wrong) {
-            (Self::Answered, Some(failure)) => Self::Failed(failure),
+            (Self::Answered, Some(failure)) => Self::failed(failure),
             (outcome, _) => outcome,
         }
     }
@@ -244,9 +266,9 @@ impl Stream {
                 dispatched,
                 started,
                 finished: Moment::now(),
+                connection: answer.connection_of_failure(),
                 outcome: answer.outcome,
                 replica: answer.replica,
-                connection: answer.connection,
             });
         }
     }

@@ -163,17 +163,8 @@ mod tests {
     }
 
     fn observed(class: FailureClass, started: u64, finished: u64) -> Observation {
-        Observation {
-            cohort: 0,
-            number: 0,
-            scheduled: at(started),
-            dispatched: at(started),
-            started: at(started),
-            finished: at(finished),
-            outcome: Outcome::Failed(Failure::new(class, "")),
-            replica: None,
-            connection: None,
-        }
+        let outcome = Outcome::failed(Failure::new(class, ""));
+        Observation { finished: at(finished), ..Observation::at(at(started), outcome) }
     }
 
     fn spot(class: FailureClass, started: u64, finished: u64, delay: Duration) -> Spot {

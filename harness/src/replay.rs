@@ -2,16 +2,16 @@
 //! lifecycles are those of the run; latencies are exact to about 6 %, and what only the end of a run tells (connections,
 //! the kernel's counters) is missing.
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::time::Duration;
 
 use crate::clock::{Moment, WallOffset};
-use crate::events::line::{Event, Failed, Head, Line, Sample, Stretch, Totals};
+use crate::events::line::{Event, Failed, Head, Line, Sample, SeenListener, Totals};
 use crate::load::cohort::CohortKind;
 use crate::load::{ClientTotals, CohortTotals, ConnectionUse};
-use crate::recorder::{RestartId, attach_accounts};
-use crate::recording::{CohortRecord, CutShort, FailureRecord, LifecycleEvent, Nearest, Recording, Timeline};
+use crate::recording::{
+    CohortRecord, CutShort, FailureRecord, LifecycleEvent, Listener, Nearest, Recording, RestartId,
+};
 use crate::report::{Context, Report};
 use crate::summary::Summary;
 use crate::verdict::{Asked, judge};
@@ -77,10 +77,7 @@ impl Replay {
         recording.ended = recording.ended.max(at);
         match line.event {
             Event::Run(_) | Event::Unknown => {}
-            Event::LoadBegan => {
-                recording.load_began = Some(at);
-                recording.timeline = Timeline::new(at);
-            }
+            Event::LoadBegan => recording.load_began(at),
             Event::Lifecycle { replica, event, source, fields } => {
                 recording.events.push(LifecycleEvent { at, replica, kind: event, source, fields });
             }
@@ -91,10 +88,15 @@ impl Replay {
                 self.uncounted.drain(..).for_each(|failure| recording.failures.add(failure));
                 self.sample(&sample);
             }
-            Event::Timeline(stretch) => self.stretch(at, *stretch),
+            Event::Timeline(stretch) => {
+                // Its middle lies in one bucket, also where its beginning was rounded.
+                let middle = at.plus(span(stretch.width_ms / 2.0));
+                recording.add_to_timeline(middle, &stretch.into_bucket());
+            }
+            Event::Listener(seen) => recording.listeners.add(listener(at, &seen)),
             Event::Stalled { for_ms } => recording.stalls.add(at, at.plus(span(for_ms))),
             Event::Dropped { for_ms, packets } => recording.drops.add(at, at.plus(span(for_ms)), packets),
-            Event::LoadEnded { totals, kernel } => self.load_ended(at, &totals, kernel),
+            Event::LoadEnded { totals, kernel } => recording.load_ended(at, totals.iter().map(begun), kernel),
             Event::End { cut_short } => {
                 recording.cut_short = cut_short.as_deref().map(CutShort::from_text);
             }
@@ -129,52 +131,9 @@ impl Replay {
     }
 
     fn sample(&mut self, sample: &Sample) {
-        let recording = &mut self.recording;
-        if let Some(cohort) = recording.cohorts.iter_mut().find(|cohort| cohort.name == sample.cohort) {
-            sample.tally.add_to(&mut cohort.phases[sample.phase.index()]);
-            sample.service.add_to(&mut cohort.service);
-            sample.lateness.add_to(&mut cohort.lateness);
-            cohort.waited += sample.waited;
-            cohort.in_restarts += sample.in_restarts;
-            let coverage = &mut cohort.coverage[sample.phase.index()];
-            coverage.due += sample.due;
-            coverage.sent += sample.sent;
-        }
-        let window = sample.restart.and_then(|index| recording.restarts.get_mut(index));
-        match window {
-            Some(restart) if CohortKind::named(&sample.cohort).is_some_and(CohortKind::is_long) => {
-                sample.tally.add_counts_to(&mut restart.tally);
-            }
-            Some(restart) => sample.tally.add_to(&mut restart.tally),
-            None => {}
-        }
-    }
-
-    fn stretch(&mut self, at: Moment, stretch: Stretch) {
-        let recording = &mut self.recording;
-        for (name, answered) in &stretch.replicas {
-            *recording.answered_by.entry(name.clone()).or_default() += answered;
-        }
-        recording.accept_queue_max = recording.accept_queue_max.max(stretch.queue);
-        // Its middle lies in one bucket, also where its beginning was rounded.
-        let bucket = recording.timeline.at(at.plus(span(stretch.width_ms / 2.0)));
-        stretch.tally.add_to(&mut bucket.tally);
-        for (name, answered) in stretch.replicas {
-            *bucket.replicas.entry(name).or_default() += answered;
-        }
-        bucket.queue = bucket.queue.max(stretch.queue);
-    }
-
-    fn load_ended(&mut self, at: Moment, totals: &[Totals], kernel: BTreeMap<String, u64>) {
-        self.recording.load_ended = Some(at);
-        self.recording.kernel = kernel;
-        for (cohort, totals) in self.recording.cohorts.iter_mut().zip(totals) {
-            let client = ClientTotals {
-                connections: totals.connections,
-                replayed: totals.replayed,
-                closed_idle: totals.closed_idle,
-            };
-            cohort.totals = CohortTotals { sent: totals.sent, client };
+        let cohort = self.recording.cohorts.iter().position(|cohort| cohort.name == sample.cohort);
+        if let Some(cohort) = cohort {
+            self.recording.add(&sample.to_portion(cohort));
         }
     }
 
@@ -183,7 +142,7 @@ impl Replay {
         if recording.load_began.is_some() && recording.load_ended.is_none() {
             recording.load_ended = Some(recording.ended);
         }
-        attach_accounts(recording);
+        recording.attach_accounts();
         // What is uncounted stays out: the kill came between a failure and the sample that counts it.
         let summary = Summary::of(recording);
         let failed: u64 = summary.totals.by_class.values().sum();
@@ -199,6 +158,20 @@ impl Replay {
         };
         Report::assemble(recording, summary, judgement, scenario, context)
     }
+}
+
+const fn begun(totals: &Totals) -> CohortTotals {
+    let client = ClientTotals {
+        connections: totals.connections,
+        replayed: totals.replayed,
+        closed_idle: totals.closed_idle,
+    };
+    CohortTotals { sent: totals.sent, client }
+}
+
+fn listener(first: Moment, seen: &SeenListener) -> Listener {
+    let SeenListener { inode, backlog, waiting_max, for_ms } = *seen;
+    Listener { inode, backlog, waiting_max, first, last: first.plus(span(for_ms)) }
 }
 
 fn moment(t_ms: f64) -> Moment {

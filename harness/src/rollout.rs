@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::phase::Phase;
-use crate::recorder::{Recorder, RestartId, RestartStep};
+use crate::recorder::Recorder;
 use crate::recording::LifecycleKind;
+use crate::recording::{RestartId, RestartStep};
 use crate::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{Change, Order, Timing};
 

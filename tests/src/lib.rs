@@ -12,12 +12,15 @@
 //! - [`http`]: as much of RFC 9112 as that takes.
 //! - [`account`]: JSON lines on stdout: what was done to how many requests, to be held against a harness' report.
 //!
+//! [`tools`] belongs to the tests: what a machine lacks for some of them.
+//!
 //! The whole-system tests themselves are in `tests/tests/system/`.
 
 pub mod account;
 pub mod http;
 pub mod sabotage;
 pub mod server;
+pub mod tools;
 
 pub use sabotage::Sabotage;
 pub use server::{Settings, run};

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::budget::Budget;
+use crate::clock::milliseconds;
 use crate::failure::{Cause, FailureClass};
 use crate::phase::Phase;
-use crate::recorder::RestartStep;
-use crate::recording::{LifecycleKind, Source, Tally};
+use crate::recording::{Bucket, Coverage, LifecycleKind, Portion, RestartStep, Source, Tally};
 use crate::report::ScenarioInfo;
 use crate::runtime::Environment;
 use crate::summary::ByClass;
@@ -71,6 +72,8 @@ pub enum Event {
     Sample(Box<Sample>),
     /// A stretch of time; what is said of the same stretch twice adds up.
     Timeline(Box<Stretch>),
+    /// A listener of the port was seen from then on; what is said of the same one twice is put together.
+    Listener(SeenListener),
     /// The harness did not get to run from then on.
     Stalled {
         /// For so many milliseconds.
@@ -199,6 +202,36 @@ pub struct Sample {
     pub in_restarts: u64,
 }
 
+impl Sample {
+    /// What was counted of a cohort, its latencies to about 6 %, which makes a second of load some hundred bytes.
+    #[must_use]
+    pub fn of(portion: &Portion, cohort: &str) -> Self {
+        Self {
+            cohort: cohort.to_owned(),
+            phase: portion.phase,
+            restart: portion.restart,
+            tally: TallyLine::from(&portion.tally),
+            service: Sparse::from(&portion.service),
+            lateness: Sparse::from(&portion.lateness),
+            waited: portion.waited,
+            due: portion.coverage.due,
+            sent: portion.coverage.sent,
+            in_restarts: portion.in_restarts,
+        }
+    }
+
+    /// What was counted of the cohort at a position of the scenario.
+    #[must_use]
+    pub fn to_portion(&self, cohort: usize) -> Portion {
+        let mut portion = Portion::new(cohort, self.phase, self.restart);
+        self.tally.add_to(&mut portion.tally);
+        self.service.add_to(&mut portion.service);
+        self.lateness.add_to(&mut portion.lateness);
+        let coverage = Coverage { due: self.due, sent: self.sent };
+        Portion { waited: self.waited, coverage, in_restarts: self.in_restarts, ..portion }
+    }
+}
+
 /// A stretch of the timeline.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Stretch {
@@ -212,6 +245,40 @@ pub struct Stretch {
     /// The most connections that waited to be accepted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub queue: Option<u64>,
+}
+
+impl Stretch {
+    /// What ended in a stretch so wide.
+    #[must_use]
+    pub fn of(stretch: &Bucket, width: Duration) -> Self {
+        Self {
+            width_ms: milliseconds(width),
+            tally: TallyLine::from(&stretch.tally),
+            replicas: stretch.replicas.clone(),
+            queue: stretch.queue,
+        }
+    }
+
+    /// What ended in it.
+    #[must_use]
+    pub fn into_bucket(self) -> Bucket {
+        let mut bucket = Bucket { replicas: self.replicas, queue: self.queue, ..Bucket::new() };
+        self.tally.add_to(&mut bucket.tally);
+        bucket
+    }
+}
+
+/// A listener of the port.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SeenListener {
+    /// What tells it apart.
+    pub inode: u32,
+    /// How many connections may wait in its accept queue.
+    pub backlog: u32,
+    /// The most that were seen waiting.
+    pub waiting_max: u32,
+    /// For so many milliseconds it was seen.
+    pub for_ms: f64,
 }
 
 /// What a cohort began.
@@ -250,29 +317,26 @@ impl From<&Tally> for TallyLine {
 impl TallyLine {
     /// Adds what the line says to a tally.
     pub fn add_to(&self, tally: &mut Tally) {
-        self.add_counts_to(tally);
-        self.latency.add_to(&mut tally.latency);
-    }
-
-    /// The same without latencies.
-    pub fn add_counts_to(&self, tally: &mut Tally) {
         tally.requests += self.requests;
         for (class, failed) in &self.by_class {
             tally.failed[*class as usize] += failed;
         }
+        self.latency.add_to(&mut tally.latency);
     }
 }
 
-/// A histogram of microseconds: each value that occurred, to two digits, and how often.
+/// A histogram of microseconds: each value that occurred, to about 6 %, and how often.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sparse(Vec<(u64, u64)>);
 
 impl From<&Histogram<u64>> for Sparse {
     fn from(histogram: &Histogram<u64>) -> Self {
-        Self(
-            histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect(),
-        )
+        let mut coarse = Histogram::<u64>::new(1).expect("a histogram has 1 to 5 significant digits");
+        // An auto-resizing histogram takes every value of another.
+        let _ = coarse.add(histogram);
+        let recorded = coarse.iter_recorded();
+        Self(recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect())
     }
 }
 

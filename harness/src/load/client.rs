@@ -60,6 +60,14 @@ impl ConnectionUse {
 }
 
 impl Answer {
+    /// What is known of the connection, if the request failed: it explains nothing else.
+    pub(crate) fn connection_of_failure(&self) -> Option<Box<ConnectionUse>> {
+        match self.outcome {
+            Outcome::Answered => None,
+            Outcome::Failed(_) => self.connection.map(Box::new),
+        }
+    }
+
     /// A request that never got a connection; its own would have been new.
     const fn without_connection(outcome: Outcome) -> Self {
         Self { outcome, replica: None, connection: Some(ConnectionUse::FIRST) }
@@ -103,7 +111,6 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::load::cohort::Payload;
     use crate::load::content::{Expectation, ExpectedBody};
 
     #[tokio::test]
@@ -114,16 +121,9 @@ mod tests {
             headers.insert(http::header::HOST, HeaderValue::from_static("shop.test"));
             headers.insert("x-canary", HeaderValue::from_static("yes"));
             let plan = CohortPlan {
-                kind,
-                rate: 1.0,
-                concurrency: 1,
-                requests_per_connection: None,
                 url: format!("http://{}/path", listener.local_addr().unwrap()),
                 headers,
-                echo: None,
-                delay: Duration::ZERO,
-                payload: Payload::None,
-                expectation: Expectation { status: 200, body: ExpectedBody::Any },
+                ..CohortPlan::of(kind)
             };
             let answering = tokio::spawn(async move {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -150,16 +150,10 @@ mod tests {
         for kind in [CohortKind::Fresh, CohortKind::Pooled, CohortKind::Strict] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let plan = CohortPlan {
-                kind,
-                rate: 1.0,
-                concurrency: 1,
-                requests_per_connection: None,
                 url: format!("http://{}/", listener.local_addr().unwrap()),
-                headers: HeaderMap::new(),
                 echo: Some(http::HeaderName::from_static("x-request-id")),
-                delay: Duration::ZERO,
-                payload: Payload::None,
                 expectation: Expectation { status: 200, body: ExpectedBody::Text("ok".into()) },
+                ..CohortPlan::of(kind)
             };
             // Three answers: with the request's own token, without one, and with the one before.
             let answering = tokio::spawn(async move {

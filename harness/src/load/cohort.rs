@@ -104,3 +104,23 @@ pub struct CohortPlan {
     /// What each answer has to be.
     pub expectation: Expectation,
 }
+
+#[cfg(test)]
+impl CohortPlan {
+    /// One request at a time, once a second, of which any answer with status 200 will do.
+    pub(crate) fn of(kind: CohortKind) -> Self {
+        use crate::load::content::ExpectedBody;
+        Self {
+            kind,
+            rate: 1.0,
+            concurrency: 1,
+            requests_per_connection: None,
+            url: "http://127.0.0.1/".into(),
+            headers: HeaderMap::new(),
+            echo: None,
+            delay: Duration::ZERO,
+            payload: Payload::None,
+            expectation: Expectation { status: 200, body: ExpectedBody::Any },
+        }
+    }
+}

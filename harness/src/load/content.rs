@@ -96,12 +96,20 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
+    /// The failure that cut the body off, and how much of it had come by then.
+    pub(crate) fn cut_by(&self, mut failure: Failure) -> Failure {
+        if failure.class != FailureClass::WrongBody {
+            failure.detail = format!("after {} bytes of the body: {}", self.length, failure.detail);
+        }
+        failure
+    }
+
     /// Judges the whole answer.
     pub(crate) fn finish(self) -> Outcome {
         if self.status != self.expectation.status {
             let detail =
                 format!("status {} instead of {}: {}", self.status, self.expectation.status, self.shown());
-            return Outcome::Failed(Failure::new(FailureClass::HttpError, detail));
+            return Outcome::failed(Failure::new(FailureClass::HttpError, detail));
         }
         let expected_length = match &self.expectation.body {
             ExpectedBody::Any => self.length,
@@ -112,7 +120,7 @@ impl<'a> Check<'a> {
             return Outcome::Answered;
         }
         let detail = format!("{} bytes instead of {expected_length}: {}", self.length, self.shown());
-        Outcome::Failed(Failure::new(FailureClass::WrongBody, detail))
+        Outcome::failed(Failure::new(FailureClass::WrongBody, detail))
     }
 
     /// The beginning of the body, with control characters made visible.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::clock::{Moment, WallOffset, milliseconds};
-use crate::evidence::{Evidence, reconcile};
+use crate::evidence::Evidence;
 use crate::failure::FailureClass;
 use crate::lives::lives;
 use crate::phase::Phase;
@@ -54,11 +54,7 @@ impl Report {
             ..restart_info(restart, zero)
         });
         let restarts = restarts.collect();
-        let evidence = Evidence {
-            kernel: recording.kernel.clone(),
-            accept_queue_max: recording.accept_queue_max,
-            reconciliation: reconcile(recording, &summary.totals),
-        };
+        let evidence = Evidence::of(recording, &summary.totals, zero);
         Self {
             schema_version: SCHEMA_VERSION,
             run: RunInfo {

@@ -139,7 +139,7 @@ impl Port {
 
     fn count(&self) -> Option<u64> {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(listeners.as_mut()?.look().ok()?.listeners)
+        Some(listeners.as_mut()?.look().ok()?.len() as u64)
     }
 
     fn take_before_stop(&self) -> Option<u64> {

@@ -9,8 +9,7 @@ use tokio::sync::watch;
 
 use crate::clock::Moment;
 use crate::events::EventLog;
-use crate::load::cohort::{CohortKind, CohortPlan, Payload};
-use crate::load::content::{Expectation, ExpectedBody};
+use crate::load::cohort::{CohortKind, CohortPlan};
 use crate::load::{Observation, Outcome};
 use crate::recorder::Recorder;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
@@ -52,7 +51,10 @@ impl Twin {
     }
 
     pub(crate) fn with(trouble: Trouble) -> Self {
-        Self::recording(trouble, Recorder::start(&[cohort()], EventLog::discarding()))
+        Self::recording(
+            trouble,
+            Recorder::start(&[CohortPlan::of(CohortKind::Fresh)], EventLog::discarding()),
+        )
     }
 
     pub(crate) fn recording(trouble: Trouble, recorder: Recorder) -> Self {
@@ -95,21 +97,6 @@ fn unreachable(operation: &str) -> RuntimeError {
     RuntimeError::Engine { operation: operation.to_owned(), reason: "it does not answer".to_owned() }
 }
 
-fn cohort() -> CohortPlan {
-    CohortPlan {
-        kind: CohortKind::Fresh,
-        rate: 1.0,
-        concurrency: 1,
-        requests_per_connection: None,
-        url: "http://127.0.0.1/".into(),
-        headers: http::HeaderMap::new(),
-        echo: None,
-        delay: Duration::ZERO,
-        payload: Payload::None,
-        expectation: Expectation { status: 200, body: ExpectedBody::Any },
-    }
-}
-
 impl Runtime for Twin {
     async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
         Ok(["a", "b"].map(|name| Replica { name: name.into() }).into())
@@ -131,15 +118,8 @@ impl Runtime for Twin {
         let now = Moment::now();
         if self.trouble != Trouble::NoAnswer {
             self.recorder.observe(Observation {
-                cohort: 0,
-                number: 0,
-                scheduled: now,
-                dispatched: now,
-                started: now,
-                finished: now,
-                outcome: Outcome::Answered,
                 replica: Some(Arc::clone(&replica.name)),
-                connection: None,
+                ..Observation::at(now, Outcome::Answered)
             });
         }
         Ok(now)

@@ -8,20 +8,31 @@ use hitless::report::{Report, files};
 use hitless::verdict::Verdict;
 
 use crate::runs::{self, Run};
+use crate::tools;
+
+/// Whether there is no `xmllint`; the test that asks cannot run then.
+fn lacks_xmllint() -> bool {
+    let is_there = Command::new("xmllint").arg("--version").output().is_ok();
+    if !is_there {
+        tools::lack("xmllint (apt-get install libxml2-utils)");
+    }
+    !is_there
+}
 
 /// What `xmllint` says against a file; nothing if it is valid.
 fn objections(file: &Path) -> Option<String> {
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/junit.xsd");
     let output =
         Command::new("xmllint").args(["--noout", "--nonet", "--schema"]).arg(schema).arg(file).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("xmllint cannot be started ({error}); install it: apt-get install libxml2-utils")
-    });
+    let output = output.expect("xmllint can be started");
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
 fn junit_of_every_kind_of_run_is_valid() {
+    if lacks_xmllint() {
+        return;
+    }
     for run in [Run::clean(), Run::failing(), Run { is_replacing: true, ..Run::failing() }] {
         let directory = run.written();
         runs::rendered(directory.path());
@@ -31,6 +42,9 @@ fn junit_of_every_kind_of_run_is_valid() {
 
 #[test]
 fn junit_with_a_word_of_its_own_is_refused() {
+    if lacks_xmllint() {
+        return;
+    }
     let directory = Run::failing().written();
     runs::rendered(directory.path());
     let written = runs::text(directory.path(), "junit.xml");

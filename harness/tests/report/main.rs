@@ -11,4 +11,7 @@ mod runs;
 mod schema;
 mod size;
 mod terminal;
+#[path = "../../../tests/src/tools.rs"]
+#[expect(unreachable_pub, reason = "it is public where it lives")]
+mod tools;
 mod wire;

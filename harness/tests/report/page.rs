@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use crate::hostile;
 use crate::runs::{self, Run};
+use crate::tools;
 
 /// The names under which distributions have it.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -37,11 +38,21 @@ impl Opened {
     }
 }
 
+fn browser() -> Option<&'static str> {
+    BROWSERS.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok())
+}
+
+/// Whether there is no browser; the test that asks cannot run then.
+pub(crate) fn lacks_browser() -> bool {
+    let is_there = browser().is_some();
+    if !is_there {
+        tools::lack("a browser (apt-get install chromium)");
+    }
+    !is_there
+}
+
 pub(crate) fn open(page: &Path, fragment: &str) -> Opened {
-    let is_there = |name: &&&str| Command::new(name).arg("--version").output().is_ok();
-    let browser = BROWSERS.iter().find(is_there).unwrap_or_else(|| {
-        panic!("no browser ({}); install one: apt-get install chromium", BROWSERS.join(", "));
-    });
+    let browser = browser().expect("a test that opens a page looks for a browser first");
     let profile = tempfile::tempdir().expect("a directory for the browser");
     let output = Command::new("timeout")
         .args(["--kill-after=5", PATIENCE_SECONDS, browser])
@@ -192,6 +203,9 @@ pub(crate) fn rendered(run: &Run) -> (TempDir, Value) {
 
 #[test]
 fn page_runs_without_an_error_and_shows_the_numbers_of_the_report() {
+    if lacks_browser() {
+        return;
+    }
     let replacing = Run { is_replacing: true, ..Run::failing() };
     for run in [Run::clean(), Run::failing(), replacing, Run::lossy()] {
         let (directory, report) = rendered(&run);
@@ -226,6 +240,9 @@ fn page_runs_without_an_error_and_shows_the_numbers_of_the_report() {
 
 #[test]
 fn zooming_to_a_restart_tells_what_was_lost_in_it() {
+    if lacks_browser() {
+        return;
+    }
     let (directory, report) = rendered(&Run::failing());
     let opened = open(&directory.path().join("report.html"), "zoom-3");
     assert!(opened.console.is_empty(), "{:#?}", opened.console);
@@ -247,6 +264,9 @@ fn zooming_to_a_restart_tells_what_was_lost_in_it() {
 
 #[test]
 fn page_of_hostile_servers_runs_no_script_but_its_own() {
+    if lacks_browser() {
+        return;
+    }
     let directory = tempfile::tempdir().expect("a directory for the run");
     let report = json::render(&hostile::hostile());
     std::fs::write(directory.path().join("report.json"), report).expect("room for a report");
@@ -262,6 +282,9 @@ fn page_of_hostile_servers_runs_no_script_but_its_own() {
 /// The control: what the tests above look for is seen where it is.
 #[test]
 fn broken_pages_are_noticed() {
+    if lacks_browser() {
+        return;
+    }
     let (directory, report) = rendered(&Run::failing());
     let written = runs::text(directory.path(), "report.html");
     let page = directory.path().join("broken.html");

@@ -7,7 +7,7 @@ use hitless::report::json;
 use serde_json::{Value, json};
 
 use crate::hostile;
-use crate::page::{open, rendered};
+use crate::page::{lacks_browser, open, rendered};
 use crate::runs::{self, Run};
 
 const PHONE: u32 = 390;
@@ -57,6 +57,9 @@ fn read(page: &Path, width: u32, script: &str) -> Value {
 
 #[test]
 fn nothing_is_wider_than_the_window() {
+    if lacks_browser() {
+        return;
+    }
     let widest = r"
         const root = page.documentElement;
         const isIn = (one) => !one.closest('.wide') && one.getBoundingClientRect().right > root.clientWidth + 0.5;
@@ -81,6 +84,9 @@ fn nothing_is_wider_than_the_window() {
 
 #[test]
 fn whole_run_comes_back_after_every_drag() {
+    if lacks_browser() {
+        return;
+    }
     let (directory, _) = rendered(&Run::failing());
     let seen = read(
         &directory.path().join("report.html"),
@@ -108,6 +114,9 @@ fn whole_run_comes_back_after_every_drag() {
 
 #[test]
 fn what_a_restart_lost_is_told_also_where_its_failures_were_not_kept() {
+    if lacks_browser() {
+        return;
+    }
     let (directory, report) = rendered(&Run::lossy());
     assert!(report["failures_cut"].as_u64() > Some(0), "the run loses more than is kept");
     let last = report["restarts"].as_array().expect("restarts").len();
@@ -132,6 +141,9 @@ fn what_a_restart_lost_is_told_also_where_its_failures_were_not_kept() {
 
 #[test]
 fn finger_chooses_a_restart_and_what_it_showed_stays() {
+    if lacks_browser() {
+        return;
+    }
     let (directory, _) = rendered(&Run::failing());
     let seen = read(
         &directory.path().join("report.html"),
@@ -153,6 +165,9 @@ fn finger_chooses_a_restart_and_what_it_showed_stays() {
 
 #[test]
 fn time_axis_has_at_least_four_labels_on_a_phone_too() {
+    if lacks_browser() {
+        return;
+    }
     for every_ms in [300.0, 900.0, 1_700.0, 9_000.0] {
         let (directory, _) = rendered(&Run { every_ms, ..Run::clean() });
         let page = directory.path().join("report.html");
@@ -174,6 +189,9 @@ fn time_axis_has_at_least_four_labels_on_a_phone_too() {
 
 #[test]
 fn restart_that_failed_among_many_is_marked_and_its_row_stands_open() {
+    if lacks_browser() {
+        return;
+    }
     let (directory, _) = rendered(&Run::failing_once());
     for width in [PHONE, WIDE] {
         let seen = read(

@@ -7,10 +7,12 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use hitless::events::line::{Event, Failed, Head, Line, Nearest, Sample, Sparse, Stretch, TallyLine, Totals};
+use hitless::events::line::{
+    Event, Failed, Head, Line, Nearest, Sample, SeenListener, Sparse, Stretch, TallyLine, Totals,
+};
 use hitless::failure::FailureClass;
 use hitless::phase::Phase;
-use hitless::recorder::RestartStep;
+use hitless::recording::RestartStep;
 use hitless::recording::{LifecycleKind, Source};
 use hitless::report::{CohortInfo, Report, SCHEMA_VERSION, ScenarioInfo, files};
 use hitless::runtime::Environment;
@@ -117,6 +119,11 @@ impl Run {
             replayed,
             closed_idle: replayed,
         };
+        for inode in [4711, 4712] {
+            let seen =
+                SeenListener { inode, backlog: 4096, waiting_max: 7 - inode % 2, for_ms: ended - 200.0 };
+            lines.push(at(100.0, Event::Listener(seen)));
+        }
         let kernel = [("TcpExtListenOverflows".to_owned(), 3), ("TcpOutRsts".to_owned(), 41)].into();
         lines.push(at(ended, Event::LoadEnded { totals: vec![totals(None), totals(Some(0))], kernel }));
         lines.push(at(ended + 100.0, Event::End { cut_short: None }));
@@ -182,7 +189,10 @@ impl Run {
         let began = self.began(index);
         let part = |share: f64| began + self.every_ms * share;
         let (replica, successor) = self.names(index);
-        let account = json!({"begun": self.requests, "answered": self.requests - self.lost(index).len() as u64, "cut": 0});
+        let lost = self.lost(index).len() as u64;
+        let accepted = self.requests / 2 - lost;
+        let account =
+            json!({"begun": self.requests, "answered": self.requests - lost, "cut": 0, "accepted": accepted});
         let events = [
             (0.0, &replica, K::TerminateRequested, Source::Harness),
             (0.002, &replica, K::SignalSent, Source::Engine),

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use hitless_tests::tools;
 use tokio::process::Command;
 
 use crate::artifacts::{saboteur_image, server_image, workspace};
@@ -14,22 +15,24 @@ use crate::lab::{self, Lab, MARK, Outcome};
 /// Compose of today, a plugin, and of yesterday, a program: the words that call each.
 const PLUGIN: &[&str] = &["docker", "compose"];
 const PROGRAM: &[&str] = &["docker-compose"];
+/// Whichever is there.
+const EITHER: &[&[&str]] = &[PLUGIN, PROGRAM];
 const LOAD: [&str; 6] = ["--rounds", "1", "--rate", "200", "--cohort", "fresh,pooled"];
 
 #[test]
 fn compose_plugin_brings_up_two_healthy_replicas_that_are_rolled_in_place_and_left_running() -> Outcome {
-    lab::run(async |lab| assert_ours_is_rolled_by(lab, PLUGIN).await)
+    lab::run(async |lab| assert_ours_is_rolled_by(lab, &[PLUGIN]).await)
 }
 
 #[test]
 fn compose_1_brings_up_two_healthy_replicas_that_are_rolled_in_place_and_left_running() -> Outcome {
-    lab::run(async |lab| assert_ours_is_rolled_by(lab, PROGRAM).await)
+    lab::run(async |lab| assert_ours_is_rolled_by(lab, &[PROGRAM]).await)
 }
 
 #[test]
 fn interrupted_run_leaves_a_project_running_whose_replica_was_draining() -> Outcome {
     lab::run(async |lab| {
-        let project = Project::ours(lab, PLUGIN).await;
+        let Some(project) = Project::ours(lab, EITHER).await else { return };
         project.up().await;
         let before = lab.containers().await;
         // A request that takes long keeps the drain going when the interrupt comes.
@@ -51,7 +54,7 @@ fn interrupted_run_leaves_a_project_running_whose_replica_was_draining() -> Outc
 #[test]
 fn anybodys_project_may_answer_what_it_likes() -> Outcome {
     lab::run(async |lab| {
-        let project = Project::anybodys(lab).await;
+        let Some(project) = Project::anybodys(lab).await else { return };
         project.up().await;
         let budgets = ["--budget", "wrong_body==0", "--budget", "refused==0", "--budget", "http_error==0"];
         let ended = project.run(&[&LOAD[..4], &budgets].concat()).end().await;
@@ -74,8 +77,8 @@ fn restarted(ended: &Ended) -> Vec<&str> {
     ended.report().restarts().iter().map(|restart| restart["replica"].as_str().unwrap()).collect()
 }
 
-async fn assert_ours_is_rolled_by(lab: &Lab, compose: &'static [&'static str]) {
-    let project = Project::ours(lab, compose).await;
+async fn assert_ours_is_rolled_by(lab: &Lab, compose: &[&'static [&'static str]]) {
+    let Some(project) = Project::ours(lab, compose).await else { return };
     project.up().await;
     assert_rolled_in_place(lab, &project).await;
     project.down().await;
@@ -108,18 +111,18 @@ struct Project<'a> {
 
 impl<'a> Project<'a> {
     /// compose.yaml of this repository.
-    async fn ours(lab: &'a Lab, words: &'static [&'static str]) -> Self {
+    async fn ours(lab: &'a Lab, composes: &[&'static [&'static str]]) -> Option<Self> {
+        let project = Self { lab, words: installed(composes).await? };
         server_image().await;
-        let project = Self::new(lab, words).await;
         std::fs::copy(workspace().join("compose.yaml"), project.file()).unwrap();
         std::fs::write(project.override_file(), project.override_text()).unwrap();
-        project
+        Some(project)
     }
 
     /// Two services without a health check, whose every answer is another than our server's.
-    async fn anybodys(lab: &'a Lab) -> Self {
+    async fn anybodys(lab: &'a Lab) -> Option<Self> {
+        let project = Self { lab, words: installed(EITHER).await? };
         let image = saboteur_image().await.reference();
-        let project = Self::new(lab, PLUGIN).await;
         let (mark, port) = (lab.mark(), lab.port);
         let service = |name: &str| {
             format!(
@@ -130,17 +133,7 @@ impl<'a> Project<'a> {
         let text = format!("services:\n{}{}", service("shop"), service("shop-admin"));
         std::fs::write(project.file(), text).unwrap();
         std::fs::write(project.override_file(), "services: {}\n").unwrap();
-        project
-    }
-
-    /// Fails the test if this Compose is not there.
-    async fn new(lab: &'a Lab, words: &'static [&'static str]) -> Self {
-        let name = words.join(" ");
-        assert!(
-            is_installed(words).await,
-            "this test needs `{name}`, and it is not installed (.ci/run does that)"
-        );
-        Self { lab, words }
+        Some(project)
     }
 
     /// `hitless run` of this project.
@@ -195,6 +188,18 @@ impl<'a> Project<'a> {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} {}: {said}", self.words.join(" "), arguments.join(" "));
     }
+}
+
+/// The first of these Composes that is installed.
+async fn installed(composes: &[&'static [&'static str]]) -> Option<&'static [&'static str]> {
+    for words in composes {
+        if is_installed(words).await {
+            return Some(words);
+        }
+    }
+    let names: Vec<String> = composes.iter().map(|words| format!("`{}`", words.join(" "))).collect();
+    tools::lack(&names.join(" or "));
+    None
 }
 
 /// Whether these words call a Compose.

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Once;
 
 use tracing::field::{Field, Visit};
@@ -37,8 +37,7 @@ thread_local! {
 }
 
 /// Lets `request` take notes.
-pub(super) async fn noted<F: Future>(request: F) -> (F::Output, Notes) {
-    let mut request = pin!(request);
+pub(super) async fn noted<F: Future>(mut request: Pin<&mut F>) -> (F::Output, Notes) {
     let mut notes = Notes::default();
     let output = poll_fn(|context| {
         let others = NOTES.replace(notes);
@@ -127,18 +126,21 @@ impl Write for Prefix {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[tokio::test]
     async fn each_request_has_its_own_notes() {
-        let one = noted(async {
+        let one = pin!(async {
             note(|notes| notes.is_connected = true);
-            let ((), inner) = noted(async { note(|notes| notes.replays += 2) }).await;
+            let ((), inner) = noted(pin!(async { note(|notes| notes.replays += 2) })).await;
             tokio::task::yield_now().await;
             note(|notes| notes.replays += 1);
             inner
         });
-        let other = noted(tokio::task::yield_now());
+        let other = pin!(tokio::task::yield_now());
+        let (one, other) = (noted(one), noted(other));
         let ((inner, notes), ((), others)) = tokio::join!(one, other);
         assert_eq!(inner, Notes { replays: 2, ..Notes::default() });
         assert_eq!(notes, Notes { replays: 1, is_connected: true, has_begun_to_connect: false });

@@ -1,7 +1,9 @@
 //! Requests as an application's client sends them. The only user of reqwest.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -70,9 +72,11 @@ impl Recipe {
             .retry(reqwest::retry::never())
             .default_headers(self.headers.clone())
             .local_address(source)
-            .connect_timeout(self.connect_timeout)
             .timeout(self.timeout)
-            .connector_layer(CountConnections(Arc::clone(&self.connections)));
+            .connector_layer(WatchConnects {
+                timeout: self.connect_timeout,
+                count: Arc::clone(&self.connections),
+            });
         let builder = match self.kind {
             CohortKind::H2 => builder.http2_prior_knowledge().pool_idle_timeout(None),
             CohortKind::Pooled => builder.http1_only().pool_idle_timeout(None),
@@ -134,7 +138,7 @@ impl PoolClient {
     }
 
     pub(crate) async fn request(&self, token: u64) -> Answer {
-        let ((mut outcome, replica), notes) = notes::noted(self.exchange(token)).await;
+        let ((mut outcome, replica), notes) = notes::noted(pin!(self.exchange(token))).await;
         if notes.replays > 0 {
             self.replayed.fetch_add(notes.replays, Ordering::Relaxed);
         }
@@ -184,20 +188,32 @@ impl PoolClient {
 
     async fn exchange(&self, token: u64) -> (Outcome, Option<Arc<str>>) {
         let client = self.client();
+        let mut uploaded = None;
         let mut request = match self.payload {
             Payload::None => client.get(self.url.clone()),
             Payload::Body { bytes, over } => client
                 .post(self.url.clone())
                 .header(reqwest::header::CONTENT_LENGTH, bytes)
-                .body(reqwest::Body::wrap_stream(pieces(bytes, over))),
+                .body(reqwest::Body::wrap_stream(pieces(
+                    bytes,
+                    over,
+                    Arc::clone(uploaded.insert(Arc::default())),
+                ))),
         };
         let token = HeaderValue::from(token);
         if let Some(echo) = &self.echo {
             request = request.header(echo.clone(), token.clone());
         }
-        let mut response = match self.send(request).await {
+        let sent = match self.recipe.kind {
+            CohortKind::H2 => self.send_until_processed(request).await,
+            _ => request.send().await,
+        };
+        let mut response = match sent {
             Ok(response) => response,
-            Err(error) => return (Outcome::Failed(classify(&error, Stage::Head)), None),
+            Err(error) => {
+                let failure = self.with_upload(classify(&error, Stage::Head), uploaded.as_deref());
+                return (Outcome::failed(failure), None);
+            }
         };
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
         let repeated = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
@@ -205,16 +221,26 @@ impl PoolClient {
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         match read_body(&mut response, &mut check).await {
             Ok(()) => (check.finish().unless(swapped), replica),
-            Err(failure) => (Outcome::Failed(failure), replica),
+            Err(failure) => (Outcome::failed(check.cut_by(failure)), replica),
         }
+    }
+
+    /// A failure that also says how much of an upload the connection had taken.
+    fn with_upload(&self, mut failure: Failure, uploaded: Option<&AtomicU64>) -> Failure {
+        if let (Payload::Body { bytes, .. }, Some(uploaded)) = (self.payload, uploaded) {
+            let uploaded = uploaded.load(Ordering::Relaxed);
+            failure.detail =
+                format!("{uploaded} of {bytes} bytes of the upload were taken: {}", failure.detail);
+        }
+        failure
     }
 
     /// Sends a request. One that HTTP/2 itself says was not processed goes to another connection, as every client of
     /// HTTP/2 does, and is counted as replayed.
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
-        if self.recipe.kind != CohortKind::H2 {
-            return request.send().await;
-        }
+    async fn send_until_processed(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, reqwest::Error> {
         for _ in 0..MOST_REFUSALS {
             let Some(again) = request.try_clone() else { break };
             match again.send().await {
@@ -233,51 +259,57 @@ async fn read_body(response: &mut reqwest::Response, check: &mut Check<'_>) -> R
     Ok(())
 }
 
-/// A body of `bytes` bytes of [`pattern`], sent evenly over a time.
+/// A body of `bytes` bytes of [`pattern`], sent evenly over a time; counts those that the connection has taken.
 fn pieces(
     bytes: u64,
     over: Duration,
+    uploaded: Arc<AtomicU64>,
 ) -> impl futures_util::Stream<Item = Result<Vec<u8>, std::convert::Infallible>> + Send + 'static {
     let began = tokio::time::Instant::now();
-    futures_util::stream::unfold(0_u64, move |sent| async move {
+    futures_util::stream::unfold((0_u64, uploaded), move |(sent, uploaded)| async move {
         if sent >= bytes {
             return None;
         }
         tokio::time::sleep_until(began + over.mul_f64(sent as f64 / bytes as f64)).await;
         let end = (sent + bytes.div_ceil(PIECES)).min(bytes);
-        Some((Ok((sent..end).map(pattern).collect()), end))
+        uploaded.store(end, Ordering::Relaxed);
+        Some((Ok((sent..end).map(pattern).collect()), (end, uploaded)))
     })
 }
 
-/// Counts the connections that a client establishes.
+/// Bounds the time that a connect takes, counts the connections that a client establishes, and notes both for the request
+/// that waits.
 #[derive(Debug, Clone)]
-struct CountConnections(Arc<AtomicU64>);
-
-impl<S> tower_layer::Layer<S> for CountConnections {
-    type Service = CountedConnector<S>;
-
-    fn layer(&self, connector: S) -> CountedConnector<S> {
-        CountedConnector { connector: Arc::new(connector), count: Arc::clone(&self.0) }
-    }
-}
-
-/// The pool clones its connector for every request, and connects for few: what it clones is cheap.
-#[derive(Debug)]
-struct CountedConnector<S> {
-    connector: Arc<S>,
+struct WatchConnects {
+    timeout: Duration,
     count: Arc<AtomicU64>,
 }
 
-impl<S> Clone for CountedConnector<S> {
-    fn clone(&self) -> Self {
-        Self { connector: Arc::clone(&self.connector), count: Arc::clone(&self.count) }
+impl<S> tower_layer::Layer<S> for WatchConnects {
+    type Service = WatchedConnector<S>;
+
+    fn layer(&self, connector: S) -> WatchedConnector<S> {
+        WatchedConnector(Arc::new((connector, self.clone())))
     }
 }
 
-impl<S, T> tower_service::Service<T> for CountedConnector<S>
+/// The pool clones its connector for every request, and connects for few: what it clones is one pointer. (A
+/// `connect_timeout` of reqwest's own would be a second layer, which is cloned with a box around it.)
+#[derive(Debug)]
+struct WatchedConnector<S>(Arc<(S, WatchConnects)>);
+
+impl<S> Clone for WatchedConnector<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S, T> tower_service::Service<T> for WatchedConnector<S>
 where
     S: tower_service::Service<T> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
+    S::Error: From<io::Error> + Send,
+    S::Response: Send,
     T: Send + 'static,
 {
     type Response = S::Response;
@@ -290,12 +322,20 @@ where
     }
 
     fn call(&mut self, target: T) -> Self::Future {
-        let (mut connector, count) = (S::clone(&self.connector), Arc::clone(&self.count));
+        let shared = Arc::clone(&self.0);
         note(|notes| notes.has_begun_to_connect = true);
         Box::pin(async move {
-            poll_fn(|context| connector.poll_ready(context)).await?;
-            let connection = connector.call(target).await?;
-            count.fetch_add(1, Ordering::Relaxed);
+            let (connector, watch) = &*shared;
+            let mut connector = connector.clone();
+            let connecting = async {
+                poll_fn(|context| connector.poll_ready(context)).await?;
+                connector.call(target).await
+            };
+            let connection = tokio::time::timeout(watch.timeout, connecting).await.map_err(|_| {
+                let text = format!("no connection within {}", humantime::format_duration(watch.timeout));
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            })??;
+            watch.count.fetch_add(1, Ordering::Relaxed);
             note(|notes| notes.is_connected = true);
             Ok(connection)
         })
@@ -308,21 +348,9 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::load::content::ExpectedBody;
 
     fn plan(kind: CohortKind, url: String) -> CohortPlan {
-        CohortPlan {
-            kind,
-            rate: 1.0,
-            concurrency: 8,
-            requests_per_connection: None,
-            url,
-            headers: HeaderMap::new(),
-            echo: None,
-            delay: Duration::ZERO,
-            payload: Payload::None,
-            expectation: Expectation { status: 200, body: ExpectedBody::Any },
-        }
+        CohortPlan { concurrency: 8, url, ..CohortPlan::of(kind) }
     }
 
     fn built(kind: CohortKind, url: String) -> PoolClient {

@@ -126,11 +126,11 @@ impl StrictClient {
         let deadline = tokio::time::Instant::now() + self.timeout;
         let late = |class| {
             let detail = format!("nothing within {}", humantime::format_duration(self.timeout));
-            Outcome::Failed(Failure::new(class, detail))
+            Outcome::failed(Failure::new(class, detail))
         };
         let mut connection = match tokio::time::timeout_at(deadline, self.connection()).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(failure)) => return Answer::without_connection(Outcome::Failed(failure)),
+            Ok(Err(failure)) => return Answer::without_connection(Outcome::failed(failure)),
             Err(_) => return Answer::without_connection(late(FailureClass::ConnectTimeout)),
         };
         connection.requests += 1;
@@ -237,7 +237,7 @@ impl StrictClient {
             Ok(response) => response,
             Err(error) => {
                 let received = connection.traffic.counts().1 - received_before;
-                return (Outcome::Failed(classify_hyper(&error, Stage::Head, Some(received))), None);
+                return (Outcome::failed(classify_hyper(&error, Stage::Head, Some(received))), None);
             }
         };
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
@@ -251,7 +251,7 @@ impl StrictClient {
                 Err(error) => Err(classify_hyper(&error, Stage::Body, None)),
             };
             if let Err(failure) = taken {
-                return (Outcome::Failed(failure), replica);
+                return (Outcome::failed(check.cut_by(failure)), replica);
             }
         }
         (check.finish().unless(swapped), replica)
@@ -332,24 +332,12 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::load::cohort::{CohortKind, Payload};
-    use crate::load::content::ExpectedBody;
+    use crate::load::cohort::CohortKind;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
     fn client(address: SocketAddr) -> StrictClient {
-        let plan = CohortPlan {
-            kind: CohortKind::Strict,
-            rate: 1.0,
-            concurrency: 1,
-            requests_per_connection: None,
-            url: format!("http://{address}/"),
-            headers: HeaderMap::new(),
-            echo: None,
-            delay: Duration::ZERO,
-            payload: Payload::None,
-            expectation: Expectation { status: 200, body: ExpectedBody::Any },
-        };
+        let plan = CohortPlan { url: format!("http://{address}/"), ..CohortPlan::of(CohortKind::Strict) };
         StrictClient::new(&plan, Duration::from_secs(5), Newcomers::default())
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::{number, told};
+use crate::evidence::ListenerInfo;
 use crate::failure::FailureClass;
 use crate::phase::Phase;
 use crate::report::digest::{self, bound, seen};
@@ -15,6 +16,8 @@ use crate::summary::{ByClass, Latency};
 const NAME_LENGTH: usize = 40;
 /// More replicas than this, as replacements make them, are summed up.
 const MOST_REPLICAS: usize = 32;
+/// More listeners than this are summed up.
+const MOST_LISTENERS: usize = 8;
 const LATENCIES: [&str; 5] = ["p50", "p90", "p99", "p99.9", "slowest"];
 
 pub(super) fn budgets(report: &Report) -> Markup {
@@ -283,6 +286,15 @@ pub(super) fn evidence(report: &Report) -> Markup {
                     more @ 1.. => { (counted(more.unsigned_abs(), "answer")) " reached no client." }
                     fewer => { "That is " (counted(fewer.unsigned_abs(), "answer")) " more than the servers account for." }
                 }
+                @if let (Some(accepted), Some(difference)) = (reconciled.accepted, reconciled.connection_difference()) {
+                    " They accepted " (number(&at("accepted"), accepted)) " connections; the clients established "
+                    (number(&at("opened"), reconciled.opened)) ". "
+                    @match difference {
+                        0 => "The two agree.",
+                        more @ 1.. => { (counted(more.unsigned_abs(), "connection")) " came from somebody else." }
+                        fewer => { (counted(fewer.unsigned_abs(), "connection")) " no server accounts for: established, and never accepted." }
+                    }
+                }
                 @if reconciled.accounts < reconciled.lives {
                     " Only " (reconciled.accounts) " of " (reconciled.lives) " processes left an account."
                 }
@@ -296,6 +308,10 @@ pub(super) fn evidence(report: &Report) -> Markup {
                     Some(most) => { (number("/evidence/accept_queue_max", most)) }
                 }
             }
+            @if !evidence.listeners.is_empty() {
+                dt { "listeners, and the most that waited for each" }
+                dd { (listeners(&evidence.listeners)) }
+            }
             @for (counter, growth) in evidence.kernel.iter().take(50) {
                 dt { (clipped(counter, 60)) }
                 dd { "+" (number(&format!("/evidence/kernel/{counter}"), *growth)) }
@@ -305,6 +321,27 @@ pub(super) fn evidence(report: &Report) -> Markup {
             p.note {
                 "The kernel counts everything in this network namespace, not this run alone. The names are those of "
                 "/proc/net/netstat and /proc/net/snmp."
+            }
+        }
+    }
+}
+
+/// The listeners with the deepest accept queues, and how many more there were.
+fn listeners(all: &[ListenerInfo]) -> Markup {
+    let mut deepest: Vec<(usize, &ListenerInfo)> = all.iter().enumerate().collect();
+    deepest.sort_by_key(|(_, listener)| std::cmp::Reverse(listener.waiting_max));
+    let shown = &deepest[..deepest.len().min(MOST_LISTENERS)];
+    html! {
+        ul.plain {
+            @for (index, listener) in shown {
+                li {
+                    (number(&format!("/evidence/listeners/{index}/waiting_max"), listener.waiting_max.into()))
+                    " of at most " (listener.backlog) ", seen from " (short_ms(listener.first_ms)) " to "
+                    (short_ms(listener.last_ms))
+                }
+            }
+            @if deepest.len() > shown.len() {
+                li { "and " (counted((deepest.len() - shown.len()) as u64, "listener")) " more, none deeper" }
             }
         }
     }

@@ -17,9 +17,10 @@ use stage::{BODY, PATIENCE, Run, Server, cpu_of_this_process, median, runtime};
 
 /// The least share of the bare loop's throughput.
 const TARGET: f64 = 0.95;
-/// The cohorts, how many runs of each, and how long each is: with more new connections the ports would be used up.
+/// The cohorts, how many runs of each, and how long each is: a machine that others share is never the same for long, so that
+/// many short turns tell more than a few long ones.
 const COHORTS: [(&str, usize, Duration); 2] =
-    [("pooled", 8, Duration::from_secs(4)), ("fresh", 6, Duration::from_secs(2))];
+    [("pooled", 24, Duration::from_secs(1)), ("fresh", 16, Duration::from_secs(1))];
 /// Requests in flight.
 const CONCURRENCY: usize = 64;
 

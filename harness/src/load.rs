@@ -175,8 +175,10 @@ impl Load {
                 recorder: recorder.clone(),
                 stop: Arc::clone(&stop),
             });
-            for _ in 0..plan.concurrency {
-                tasks.spawn(Arc::clone(&stream).send_until_stopped());
+            for sender in 0..plan.concurrency {
+                // Each sender's turns are its own: nothing is shared to know whose turn it is, and all together go round.
+                let turns = (sender..).step_by(plan.concurrency);
+                tasks.spawn(Arc::clone(&stream).send_until_stopped(turns));
             }
             streams.push(stream);
         }
@@ -239,8 +241,8 @@ impl Stream {
         number * CohortKind::ALL.len() as u64 + self.cohort as u64
     }
 
-    async fn send_until_stopped(self: Arc<Self>) {
-        loop {
+    async fn send_until_stopped(self: Arc<Self>, turns: impl Iterator<Item = usize>) {
+        for turn in turns {
             self.recorder.wait_until_it_keeps_up().await;
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let due = self.schedule.due(number);
@@ -258,7 +260,7 @@ impl Stream {
             let started = Moment::now();
             let dispatched = if is_free_in_time { started } else { scheduled };
             self.sent.fetch_add(1, Ordering::Relaxed);
-            let answer = self.client.request(self.token(number)).await;
+            let answer = self.client.request(self.token(number), turn).await;
             self.recorder.observe(Observation {
                 cohort: self.cohort,
                 number,

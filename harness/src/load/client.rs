@@ -88,10 +88,11 @@ impl Client {
         }
     }
 
-    /// Sends a request; `token` tells it from every other of the run.
-    pub(crate) async fn request(&self, token: u64) -> Answer {
+    /// Sends a request. `token` tells it from every other of the run; `turn` says which of the cohort's clients sends it,
+    /// where there are several.
+    pub(crate) async fn request(&self, token: u64, turn: usize) -> Answer {
         match self {
-            Self::Pool(client) => client.request(token).await,
+            Self::Pool(client) => client.request(token, turn).await,
             Self::Strict(client) => client.request(token).await,
         }
     }
@@ -135,7 +136,7 @@ mod tests {
                 head.to_ascii_lowercase()
             });
             let client = Client::build(&plan, Duration::from_secs(5), Newcomers::default()).unwrap();
-            assert_eq!(client.request(0).await.outcome, Outcome::Answered, "{kind:?}");
+            assert_eq!(client.request(0, 0).await.outcome, Outcome::Answered, "{kind:?}");
             let head = answering.await.unwrap();
             assert!(head.starts_with("get /path http/1.1\r\n"), "{kind:?}: {head}");
             assert_eq!(head.matches("host: ").count(), 1, "{kind:?}: {head}");
@@ -171,13 +172,13 @@ mod tests {
                 }
             });
             let client = Client::build(&plan, Duration::from_secs(5), Newcomers::default()).unwrap();
-            assert_eq!(client.request(7).await.outcome, Outcome::Answered, "{kind:?}");
+            assert_eq!(client.request(7, 0).await.outcome, Outcome::Answered, "{kind:?}");
             assert_eq!(
-                client.request(8).await.outcome,
+                client.request(8, 0).await.outcome,
                 Outcome::Answered,
                 "{kind:?}: it need not be repeated"
             );
-            let Outcome::Failed(failure) = client.request(9).await.outcome else {
+            let Outcome::Failed(failure) = client.request(9, 0).await.outcome else {
                 panic!("{kind:?}: it was not seen")
             };
             assert_eq!(

@@ -47,14 +47,17 @@ pub fn upload_receipt(bytes: u64) -> String {
 
 /// Whether an answer is the one to the request that carried the token `sent`, if it repeats one at all; the failure if
 /// it is another's.
-pub(crate) fn check_token(sent: &HeaderValue, repeated: Option<&HeaderValue>) -> Option<Failure> {
-    let repeated = repeated.filter(|repeated| *repeated != sent)?;
+pub(crate) fn check_token(sent: u64, repeated: Option<&HeaderValue>) -> Option<Failure> {
+    let repeated = repeated.filter(|repeated| !is_token(repeated.as_bytes(), sent))?;
     let shown = String::from_utf8_lossy(&repeated.as_bytes()[..repeated.len().min(SHOWN_BODY)]).into_owned();
-    let detail = format!(
-        "the answer to another request: it repeats the token {shown:?} instead of {:?}",
-        sent.to_str().unwrap_or_default()
-    );
+    let detail =
+        format!("the answer to another request: it repeats the token {shown:?} instead of \"{sent}\"");
     Some(Failure::new(FailureClass::WrongBody, detail))
+}
+
+/// Whether a header's value is that number, digit by digit.
+fn is_token(value: &[u8], number: u64) -> bool {
+    value.first() != Some(&b'+') && str::from_utf8(value).is_ok_and(|text| text.parse() == Ok(number))
 }
 
 /// Compares an answer with what was expected, chunk by chunk, without keeping more of it than a report shows.
@@ -167,6 +170,18 @@ mod tests {
         let Outcome::Failed(failure) = check.finish() else { panic!("it was not empty") };
         assert!(failure.detail.contains("\\u{1b}") && failure.detail.ends_with("…\""), "{}", failure.detail);
         assert!(!failure.detail.chars().any(char::is_control));
+    }
+
+    #[test]
+    fn token_is_known_by_its_digits() {
+        let checked = |repeated: &'static str| check_token(7, Some(&HeaderValue::from_static(repeated)));
+        assert_eq!(checked("7"), None);
+        assert_eq!(check_token(7, None), None, "it need not be repeated");
+        for other in ["8", "77", "+7", "", " ", "seven"] {
+            let failure = checked(other).unwrap_or_else(|| panic!("{other:?} passed for 7"));
+            assert_eq!(failure.class, FailureClass::WrongBody);
+            assert!(failure.detail.contains(&format!("{other:?} instead of \"7\"")), "{}", failure.detail);
+        }
     }
 
     #[test]

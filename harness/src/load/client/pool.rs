@@ -24,8 +24,8 @@ use crate::load::{ClientTotals, Outcome};
 use crate::recorder::Newcomers;
 
 /// A pool hands out the connection that came back last, so that one alone keeps no more than the rate needs. As many
-/// clients in turn keep as many connections at least, and a restart meets dozens of them idle.
-const POOLS: usize = 32;
+/// clients in turn keep as many connections at least, and a restart meets many of them idle.
+const POOLS: usize = 16;
 /// HTTP/2 puts everything on one connection; several clients keep connections to more than one replica.
 const H2_CONNECTIONS: usize = 8;
 /// How often a request may meet a connection that goes away before it is given up.
@@ -43,7 +43,6 @@ pub struct PoolError(reqwest::Error);
 pub(crate) struct PoolClient {
     recipe: Recipe,
     clients: Vec<RwLock<reqwest::Client>>,
-    next: AtomicU64,
     url: reqwest::Url,
     echo: Option<HeaderName>,
     payload: Payload,
@@ -69,7 +68,7 @@ impl Recipe {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             // Beside the pool's own replay, which has no switch and is counted, reqwest must add none.
-            .retry(reqwest::retry::never())
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .default_headers(self.headers.clone())
             .local_address(source)
             .timeout(self.timeout)
@@ -114,7 +113,6 @@ impl PoolClient {
                 .map(|source| recipe.client(source).map(RwLock::new))
                 .collect::<Result<_, _>>()?,
             recipe,
-            next: AtomicU64::new(0),
             url,
             echo: plan.echo.clone(),
             payload: plan.payload,
@@ -137,8 +135,8 @@ impl PoolClient {
         self.recipe.kind.reuses_connections()
     }
 
-    pub(crate) async fn request(&self, token: u64) -> Answer {
-        let ((mut outcome, replica), notes) = notes::noted(pin!(self.exchange(token))).await;
+    pub(crate) async fn request(&self, token: u64, turn: usize) -> Answer {
+        let ((mut outcome, replica), notes) = notes::noted(pin!(self.exchange(token, turn))).await;
         if notes.replays > 0 {
             self.replayed.fetch_add(notes.replays, Ordering::Relaxed);
         }
@@ -173,9 +171,8 @@ impl PoolClient {
     }
 
     /// The client whose turn it is. A newcomer comes with a client of its own, and stays.
-    fn client(&self) -> reqwest::Client {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len() as u64;
-        let client = &self.clients[usize::try_from(turn).unwrap_or(0)];
+    fn client(&self, turn: usize) -> reqwest::Client {
+        let client = &self.clients[turn % self.clients.len()];
         if self.keeps_connections()
             && self.newcomers.is_wanted()
             && let Ok(newcomer) = self.recipe.client(None)
@@ -186,8 +183,8 @@ impl PoolClient {
         client.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn exchange(&self, token: u64) -> (Outcome, Option<Arc<str>>) {
-        let client = self.client();
+    async fn exchange(&self, token: u64, turn: usize) -> (Outcome, Option<Arc<str>>) {
+        let client = self.client(turn);
         let mut uploaded = None;
         let mut request = match self.payload {
             Payload::None => client.get(self.url.clone()),
@@ -200,9 +197,8 @@ impl PoolClient {
                     Arc::clone(uploaded.insert(Arc::default())),
                 ))),
         };
-        let token = HeaderValue::from(token);
         if let Some(echo) = &self.echo {
-            request = request.header(echo.clone(), token.clone());
+            request = request.header(echo.clone(), HeaderValue::from(token));
         }
         let sent = match self.recipe.kind {
             CohortKind::H2 => self.send_until_processed(request).await,
@@ -217,7 +213,7 @@ impl PoolClient {
         };
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
         let repeated = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
-        let swapped = check_token(&token, repeated);
+        let swapped = check_token(token, repeated);
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         match read_body(&mut response, &mut check).await {
             Ok(()) => (check.finish().unless(swapped), replica),
@@ -380,14 +376,14 @@ mod tests {
         let url = closes_after_each_answer().await;
         let client = Arc::new(built(CohortKind::Pooled, url));
         // Whether one request meets a connection that was just closed is a race; with many at once, some do.
-        let asking = (0..32).map(|_| {
+        let asking = (0..32).map(|turn| {
             let client = Arc::clone(&client);
             tokio::spawn(async move {
                 for _ in 0..1_000 {
                     if client.totals().replayed > Some(0) {
                         return;
                     }
-                    client.request(0).await;
+                    client.request(0, turn).await;
                 }
             })
         });
@@ -399,8 +395,8 @@ mod tests {
     async fn fresh_requests_are_never_replayed_and_open_one_connection_each() {
         let url = closes_after_each_answer().await;
         let client = built(CohortKind::Fresh, url);
-        for _ in 0..40 {
-            assert_eq!(client.request(0).await.outcome, Outcome::Answered);
+        for turn in 0..40 {
+            assert_eq!(client.request(0, turn).await.outcome, Outcome::Answered);
         }
         assert_eq!(client.totals(), ClientTotals { connections: 40, replayed: None, closed_idle: None });
     }
@@ -431,16 +427,16 @@ mod tests {
     #[tokio::test]
     async fn kept_connection_is_told_from_a_new_one_also_when_the_request_fails() {
         let client = built(CohortKind::Pooled, drops_the_request_number(1).await);
-        let answer = client.request(0).await;
+        let answer = client.request(0, 0).await;
         assert_ne!(answer.outcome, Outcome::Answered);
         assert_eq!(answer.connection, Some(ConnectionUse::FIRST));
         let client = built(CohortKind::Pooled, drops_the_request_number(2).await);
-        for _ in 0..POOLS {
-            let answer = client.request(0).await;
+        for turn in 0..POOLS {
+            let answer = client.request(0, turn).await;
             assert_eq!((answer.outcome, answer.connection), (Outcome::Answered, Some(ConnectionUse::FIRST)));
         }
         assert_eq!(client.totals().connections, POOLS as u64, "each of the clients keeps one");
-        let answer = client.request(0).await;
+        let answer = client.request(0, 0).await;
         assert_ne!(answer.outcome, Outcome::Answered);
         assert_eq!(answer.connection, Some(ConnectionUse::LATER));
     }
@@ -448,14 +444,14 @@ mod tests {
     #[tokio::test]
     async fn newcomer_opens_a_connection_and_stays() {
         let client = built(CohortKind::Pooled, drops_the_request_number(u64::MAX).await);
-        for _ in 0..2 * POOLS {
-            client.request(0).await;
+        for turn in 0..2 * POOLS {
+            client.request(0, turn).await;
         }
         assert_eq!(client.totals().connections, POOLS as u64);
         client.newcomers.ask();
-        assert_eq!(client.request(0).await.connection, Some(ConnectionUse::FIRST));
-        for _ in 0..POOLS {
-            assert_eq!(client.request(0).await.connection, Some(ConnectionUse::LATER));
+        assert_eq!(client.request(0, 0).await.connection, Some(ConnectionUse::FIRST));
+        for turn in 0..POOLS {
+            assert_eq!(client.request(0, turn).await.connection, Some(ConnectionUse::LATER));
         }
         assert_eq!(client.totals().connections, POOLS as u64 + 1);
     }
@@ -470,7 +466,7 @@ mod tests {
         let _waiting = TcpStream::connect(address).await.unwrap();
         let plan = plan(CohortKind::Fresh, format!("http://{address}/"));
         let client = PoolClient::build(&plan, Duration::from_millis(300), Newcomers::default()).unwrap();
-        let Outcome::Failed(failure) = client.request(0).await.outcome else { panic!("it was answered") };
+        let Outcome::Failed(failure) = client.request(0, 0).await.outcome else { panic!("it was answered") };
         assert_eq!(failure.class, FailureClass::ConnectTimeout, "{}", failure.detail);
     }
 
@@ -511,7 +507,7 @@ mod tests {
     #[tokio::test]
     async fn request_that_a_goaway_left_unprocessed_is_repeated_and_counted() {
         let client = built(CohortKind::H2, goes_away_once(0).await);
-        let answer = client.request(0).await;
+        let answer = client.request(0, 0).await;
         assert_eq!(answer.outcome, Outcome::Answered, "another connection took it");
         assert_eq!(client.totals().replayed, Some(1));
     }
@@ -519,7 +515,7 @@ mod tests {
     #[tokio::test]
     async fn request_that_a_goaway_says_was_processed_is_not_repeated() {
         let client = built(CohortKind::H2, goes_away_once(1).await);
-        let answer = client.request(0).await;
+        let answer = client.request(0, 0).await;
         assert_ne!(answer.outcome, Outcome::Answered);
         assert_eq!(client.totals().replayed, Some(0));
     }

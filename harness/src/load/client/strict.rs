@@ -135,7 +135,8 @@ impl StrictClient {
         };
         connection.requests += 1;
         let (sent, received) = connection.traffic.counts();
-        let (outcome, replica) = tokio::time::timeout_at(deadline, self.ask(&mut connection, token))
+        let is_last = self.requests_per_connection.is_some_and(|most| connection.requests >= most.get());
+        let (outcome, replica) = tokio::time::timeout_at(deadline, self.ask(&mut connection, token, is_last))
             .await
             .unwrap_or_else(|_| (late(FailureClass::Timeout), None));
         let (sent_now, received_now) = connection.traffic.counts();
@@ -144,8 +145,7 @@ impl StrictClient {
             sent: Some(sent_now - sent),
             received: Some(received_now - received),
         };
-        let is_used_up = self.requests_per_connection.is_some_and(|most| connection.requests >= most.get());
-        if outcome == Outcome::Answered && !is_used_up {
+        if outcome == Outcome::Answered && !is_last {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
         }
         Answer { outcome, replica, connection: Some(used) }
@@ -224,13 +224,21 @@ impl StrictClient {
         Ok(stream)
     }
 
-    async fn ask(&self, connection: &mut Connection, number: u64) -> (Outcome, Option<Arc<str>>) {
+    async fn ask(
+        &self,
+        connection: &mut Connection,
+        token: u64,
+        is_last: bool,
+    ) -> (Outcome, Option<Arc<str>>) {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        let name = HeaderValue::from(number);
+        if is_last {
+            // The server need not wait for a next one (RFC 9112, section 9.6), and closes first.
+            request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(echo) = &self.echo {
-            request.headers_mut().insert(echo.clone(), name.clone());
+            request.headers_mut().insert(echo.clone(), HeaderValue::from(token));
         }
         let received_before = connection.traffic.counts().1;
         let response = match connection.sender.send_request(request).await {
@@ -242,7 +250,7 @@ impl StrictClient {
         };
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
         let returned = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
-        let swapped = check_token(&name, returned);
+        let swapped = check_token(token, returned);
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
@@ -423,6 +431,30 @@ mod tests {
         let failure = classify_hyper(&error, Stage::Head, Some(0));
         assert_eq!(failure.class, FailureClass::EmptyReply, "{}", failure.detail);
         assert!(failure.detail.starts_with("never written: "), "{}", failure.detail);
+    }
+
+    #[tokio::test]
+    async fn last_request_of_a_connection_says_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plan = CohortPlan {
+            url: format!("http://{}/", listener.local_addr().unwrap()),
+            requests_per_connection: NonZeroU64::new(1),
+            ..CohortPlan::of(CohortKind::Strict)
+        };
+        let client = StrictClient::new(&plan, Duration::from_secs(5), Newcomers::default());
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                head.push(char::from(stream.read_u8().await.unwrap()));
+            }
+            stream.write_all(ANSWER).await.unwrap();
+            head.to_ascii_lowercase()
+        };
+        let (answer, head) = tokio::join!(client.request(0), answering);
+        assert_eq!(answer.outcome, Outcome::Answered);
+        assert!(head.contains("connection: close\r\n"), "{head}");
+        assert!(client.idle.lock().unwrap().is_empty(), "it is not kept");
     }
 
     #[tokio::test]

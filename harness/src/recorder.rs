@@ -7,6 +7,7 @@
 mod live;
 mod newcomers;
 mod pending;
+mod rest;
 mod scribe;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use live::Live;
 pub use newcomers::Newcomers;
-use scribe::{REST, Scribe};
+use rest::{Rest, SHORT_REST, Waker};
+use scribe::Scribe;
 
 use crate::budget::Budget;
 use crate::clock::Moment;
@@ -59,6 +61,7 @@ pub struct Recorder {
     /// Observations that were sent and not yet taken.
     on_the_way: Arc<AtomicUsize>,
     newcomers: Newcomers,
+    waker: Waker,
 }
 
 impl Recorder {
@@ -82,11 +85,14 @@ impl Recorder {
         let began = log.began();
         let on_the_way = Arc::<AtomicUsize>::default();
         let scribe = Scribe::new(began, cohorts, budgets, log, publish, Arc::clone(&on_the_way));
-        std::thread::Builder::new()
+        let rest = Arc::<Rest>::default();
+        let rests = Arc::clone(&rest);
+        let thread = std::thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || scribe.run(inbox))
+            .spawn(move || scribe.run(inbox, &rests))
             .expect("the operating system gives one more thread");
-        Self { records, live, began, on_the_way, newcomers: Newcomers::default() }
+        let waker = Waker::new(thread.thread().clone(), rest);
+        Self { records, live, began, on_the_way, newcomers: Newcomers::default(), waker }
     }
 
     /// The run's zero.
@@ -104,7 +110,7 @@ impl Recorder {
     /// Waits while more observations are on their way than the recorder should have to keep.
     pub async fn wait_until_it_keeps_up(&self) {
         while self.on_the_way.load(Ordering::Relaxed) > MOST_ON_THE_WAY && !self.records.is_closed() {
-            tokio::time::sleep(REST).await;
+            tokio::time::sleep(SHORT_REST).await;
         }
     }
 
@@ -177,6 +183,7 @@ impl Recorder {
     /// Waits until `replica` has answered a request that was sent at or after `since`; true when it has, false when
     /// `patience` ran out. Clients that keep their connections are asked to open new ones meanwhile.
     pub async fn wait_until_answered(&self, replica: &str, since: Moment, patience: Duration) -> bool {
+        let _hurry = self.waker.hurry();
         let mut live = self.live.clone();
         let ask = async {
             loop {
@@ -201,6 +208,7 @@ impl Recorder {
     pub async fn close(self, cut_short: Option<CutShort>) -> Recording {
         let (reply, recording) = oneshot::channel();
         self.send(Record::Close { cut_short, reply });
+        self.waker.wake();
         recording.await.expect("the recorder's thread runs until it is closed")
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::pending::Pending;
+use super::rest::Rest;
 use super::{Live, Record};
 use crate::budget::{Budget, FailureCount};
 use crate::clock::Moment;
@@ -25,9 +26,6 @@ use crate::recording::{CohortRecord, CutShort, FailureRecord, Recording, Restart
 const HOLD: Duration = Duration::from_millis(1500);
 /// How often what was counted is handed on.
 const HAND_ON_EVERY: Duration = Duration::from_secs(1);
-/// How long the thread rests after it has taken what was there. A thread that sleeps costs every request a system call
-/// to wake it; one that comes back a few hundred times a second costs none.
-pub(super) const REST: Duration = Duration::from_millis(4);
 /// How many records are taken at once.
 const BATCH: usize = 4096;
 
@@ -70,7 +68,7 @@ impl Scribe {
         }
     }
 
-    pub(super) fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Record>) {
+    pub(super) fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Record>, rest: &Rest) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
             let is_all = batch.len() < BATCH;
@@ -90,7 +88,7 @@ impl Scribe {
             }
             self.publish.send_replace(self.live.clone());
             if is_all {
-                std::thread::sleep(REST);
+                rest.take();
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod cohort;
 pub mod content;
 mod pulse;
 pub mod schedule;
+mod workers;
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use client::ConnectionUse;
 use client::{Client, PoolError};
 use cohort::{CohortKind, CohortPlan};
 use schedule::Schedule;
+use workers::Workers;
 
 /// One request, from its scheduled start to its end.
 #[derive(Debug, Clone)]
@@ -137,9 +139,10 @@ impl From<PoolError> for LoadError {
 pub struct Load {
     streams: Vec<Arc<Stream>>,
     tasks: JoinSet<()>,
-    /// Ends with the load.
-    _pulse: AbortOnDropHandle<()>,
     stop: Arc<Stop>,
+    /// End with the load.
+    _pulses: Vec<AbortOnDropHandle<()>>,
+    _workers: Workers,
 }
 
 /// The word that nothing new is to be sent: a flag for senders that are busy, which costs them no lock, and a token that
@@ -154,13 +157,16 @@ impl Load {
     /// Starts every cohort's stream. `request_timeout` bounds each request beyond its cohort's expected delay.
     ///
     /// # Errors
-    /// A client could not be built.
+    /// A client could not be built, or there are no more threads.
     pub fn start(
         plans: &[CohortPlan],
         request_timeout: Duration,
         recorder: &Recorder,
     ) -> Result<Self, LoadError> {
         let (mut tasks, stop) = (JoinSet::new(), Arc::<Stop>::default());
+        let most = plans.iter().map(|plan| plan.concurrency).max().unwrap_or(1);
+        let workers = Workers::start(most).map_err(|error| LoadError(error.to_string()))?;
+        let handles = workers.handles();
         let mut streams = Vec::with_capacity(plans.len());
         let (origin, began) = (tokio::time::Instant::now(), Moment::now());
         for (position, plan) in plans.iter().enumerate() {
@@ -178,12 +184,16 @@ impl Load {
             for sender in 0..plan.concurrency {
                 // Each sender's turns are its own: nothing is shared to know whose turn it is, and all together go round.
                 let turns = (sender..).step_by(plan.concurrency);
-                tasks.spawn(Arc::clone(&stream).send_until_stopped(turns));
+                let handle = &handles[sender % handles.len()];
+                tasks.spawn_on(Arc::clone(&stream).send_until_stopped(turns), handle);
             }
             streams.push(stream);
         }
-        let pulse = AbortOnDropHandle::new(tokio::spawn(pulse::beat(recorder.clone())));
-        Ok(Self { streams, tasks, _pulse: pulse, stop })
+        let pulses = handles
+            .iter()
+            .map(|handle| AbortOnDropHandle::new(handle.spawn(pulse::beat(recorder.clone()))))
+            .collect();
+        Ok(Self { streams, tasks, stop, _pulses: pulses, _workers: workers })
     }
 
     /// Starts nothing new, waits at most `patience` for what is in flight, aborts the rest, and says what was begun.

@@ -21,8 +21,14 @@ pub struct Stalls {
 }
 
 impl Stalls {
-    /// Adds one.
-    pub fn add(&mut self, from: Moment, to: Moment) {
+    /// Adds one. They come in the order of their ends; those that overlap, since they were seen from several threads, are
+    /// one.
+    pub fn add(&mut self, mut from: Moment, mut to: Moment) {
+        while let Some(&(begun, ended)) = self.latest.back().filter(|(_, ended)| *ended >= from) {
+            self.latest.pop_back();
+            self.total -= ended.since(begun);
+            (from, to) = (from.min(begun), to.max(ended));
+        }
         self.total += to.since(from);
         self.longest = self.longest.max(to.since(from));
         if self.latest.len() == KEPT {
@@ -87,6 +93,11 @@ mod tests {
         assert_eq!(stalls.within(at(150), at(350)), Duration::from_millis(100));
         assert_eq!(stalls.within(at(200), at(300)), Duration::ZERO);
         assert_eq!((stalls.total, stalls.longest), (Duration::from_millis(200), Duration::from_millis(100)));
+        // Seen from other threads as well.
+        stalls.add(at(310), at(400));
+        stalls.add(at(250), at(420));
+        assert_eq!(stalls.within(at(0), at(1_000)), Duration::from_millis(270));
+        assert_eq!((stalls.total, stalls.longest), (Duration::from_millis(270), Duration::from_millis(170)));
         assert!(Stalls::excuse(Duration::from_millis(100), Duration::from_millis(400)));
         assert!(!Stalls::excuse(Duration::from_millis(100), Duration::from_millis(401)));
         assert!(!Stalls::excuse(Duration::ZERO, Duration::ZERO));

@@ -1,4 +1,5 @@
-//! Whether the harness itself gets to run: a task that wants to wake up at fixed moments and says how late it was.
+//! Whether the harness itself gets to run: a task on each of the load's threads that wants to wake up at fixed moments and
+//! says how late it was.
 //!
 //! Independent of the load and of the server: a server that does not answer makes no pulse late, a machine that is busy
 //! with something else does.

@@ -49,6 +49,8 @@ const ENOUGH_DESCRIPTORS: u64 = 4096;
 const ENOUGH_PORTS: u32 = 10_000;
 /// How long connection tracking remembers a connection that has ended, in seconds (`nf_conntrack_tcp_timeout_time_wait`).
 const REMEMBERED_S: u64 = 120;
+/// Every port, and as many connections that are none of ours.
+const ENOUGH_FOR_ALL_PORTS: u64 = 2 * 65_536;
 /// Enough for a thousand fresh connections a second.
 const ENOUGH_TRACKED: u64 = 1000 * REMEMBERED_S;
 
@@ -60,7 +62,7 @@ pub async fn examine(port: u16) -> Vec<Check> {
     checks.push(tcp_migrate_req(environment::tcp_migrate_req()));
     checks.push(descriptors(environment::descriptor_limit()));
     checks.push(ephemeral_ports(environment::ephemeral_ports()));
-    checks.push(connection_tracking(environment::tracked_connections()));
+    checks.push(connection_tracking(environment::tracked_connections(), environment::are_ports_reused()));
     checks.push(cpus(environment::cpus()));
     checks.push(static_linking());
     checks
@@ -156,9 +158,14 @@ fn ephemeral_ports(range: Option<(u16, u16)>) -> Check {
     }
 }
 
-fn connection_tracking(most: Option<u64>) -> Check {
+/// A connection whose port was used before takes the place of the one before it, so that there are never more to remember
+/// than there are ports.
+fn connection_tracking(most: Option<u64>, are_ports_reused: bool) -> Check {
     let name = "conntrack";
     match most {
+        Some(most) if are_ports_reused && most > ENOUGH_FOR_ALL_PORTS => {
+            Check::fine(name, format!("remembers {most} connections, more than a client has ports"))
+        }
         Some(most) if most < ENOUGH_TRACKED => Check::warning(
             name,
             format!("has room for {} fresh connections a second", most / REMEMBERED_S),
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_will_bite_is_told_with_a_remedy_and_what_is_fine_is_not() {
-        let cases: [(Check, Finding); 16] = [
+        let cases: [(Check, Finding); 19] = [
             (kernel("6.18.5-amd64"), Finding::Fine),
             (kernel("3.9"), Finding::Fine),
             (kernel("3.8.13"), Finding::Problem),
@@ -232,8 +239,11 @@ mod tests {
             (descriptors(None), Finding::Fine),
             (ephemeral_ports(Some((60_000, 60_999))), Finding::Warning),
             (ephemeral_ports(Some((32_768, 60_999))), Finding::Fine),
-            (connection_tracking(Some(65_536)), Finding::Warning),
-            (connection_tracking(None), Finding::Fine),
+            (connection_tracking(Some(65_536), false), Finding::Warning),
+            (connection_tracking(Some(65_536), true), Finding::Warning),
+            (connection_tracking(Some(200_000), true), Finding::Fine),
+            (connection_tracking(Some(200_000), false), Finding::Fine),
+            (connection_tracking(None, false), Finding::Fine),
             (cpus(1), Finding::Warning),
             (cpus(2), Finding::Fine),
         ];

@@ -24,6 +24,18 @@ pub fn ephemeral_ports() -> Option<(u16, u16)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
+/// Whether the kernel gives out ports in `TIME_WAIT` for connections over loopback (`tcp_tw_reuse` in `ip-sysctl.rst`): it
+/// tells old packets from new ones by their timestamps, and may be told not to.
+#[must_use]
+pub fn are_ports_reused() -> bool {
+    has_reuse(&sysctl)
+}
+
+fn has_reuse(read: &dyn Fn(&str) -> Option<String>) -> bool {
+    let is_on = |name| read(name).is_some_and(|value| matches!(value.as_str(), "1" | "2"));
+    is_on("net/ipv4/tcp_tw_reuse") && is_on("net/ipv4/tcp_timestamps")
+}
+
 /// How many connections the kernel's connection tracking can remember; none if nothing is tracked.
 #[must_use]
 pub fn tracked_connections() -> Option<u64> {
@@ -64,5 +76,17 @@ mod tests {
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
         assert_eq!(descriptor_limit(), limit.maximum);
+    }
+
+    #[test]
+    fn ports_are_reused_unless_either_setting_forbids_it() {
+        let with = |reuse: &'static str, timestamps: &'static str| {
+            has_reuse(&move |name| {
+                Some(if name == "net/ipv4/tcp_tw_reuse" { reuse } else { timestamps }.to_owned())
+            })
+        };
+        assert!(with("2", "1") && with("1", "1") && with("2", "2"));
+        assert!(!with("0", "1") && !with("2", "0"));
+        assert!(!has_reuse(&|_| None));
     }
 }

@@ -9,45 +9,24 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::environment;
+
 /// How many addresses of 127.0.0.0/8, all of which is local, connections are spread over.
 const SPREAD: u8 = 64;
 
 /// The source addresses of connections to `target`, to be taken in turn; none leaves the choice to the kernel.
 pub(super) fn sources(target: IpAddr) -> Vec<Option<IpAddr>> {
     let can_spread = matches!(target, IpAddr::V4(address) if address.is_loopback());
-    if can_spread && !are_ports_reused(&sysctl) {
+    if can_spread && !environment::are_ports_reused() {
         (1..=SPREAD).map(|last| Some(Ipv4Addr::new(127, 0, 0, last).into())).collect()
     } else {
         vec![None]
     }
 }
 
-/// Whether the kernel gives out ports in `TIME_WAIT` for connections over loopback: it tells old packets from new ones by
-/// their timestamps, and may be told not to.
-fn are_ports_reused(read: &dyn Fn(&str) -> Option<String>) -> bool {
-    let is_on = |name| read(name).is_some_and(|value| matches!(value.trim(), "1" | "2"));
-    is_on("tcp_tw_reuse") && is_on("tcp_timestamps")
-}
-
-fn sysctl(name: &str) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_are_reused_unless_either_setting_forbids_it() {
-        let with = |reuse: &'static str, timestamps: &'static str| {
-            are_ports_reused(&move |name| {
-                Some(if name == "tcp_tw_reuse" { reuse } else { timestamps }.to_owned() + "\n")
-            })
-        };
-        assert!(with("2", "1") && with("1", "1") && with("2", "2"));
-        assert!(!with("0", "1") && !with("2", "0"));
-        assert!(!are_ports_reused(&|_| None));
-    }
 
     #[test]
     fn only_addresses_of_the_loopback_can_be_spread() {

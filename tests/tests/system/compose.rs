@@ -132,7 +132,8 @@ impl<'a> Project<'a> {
         };
         let text = format!("services:\n{}{}", service("shop"), service("shop-admin"));
         std::fs::write(project.file(), text).unwrap();
-        std::fs::write(project.override_file(), "services: {}\n").unwrap();
+        // Compose 1 takes a file without a service for one of the first version.
+        std::fs::write(project.override_file(), "services:\n  shop:\n    network_mode: host\n").unwrap();
         Some(project)
     }
 

@@ -1,43 +1,130 @@
-//! Removes what an interrupted run left behind: containers that carry the run's label and whose harness is gone.
+//! Removes what an interrupted run left behind: containers that carry the run's label and processes that carry its mark,
+//! if their harness is gone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::owner::{Owner, owner};
 use crate::runtime::RuntimeError;
 use crate::runtime::docker::engine::Engine;
+use crate::runtime::process::mark::{Marked, find_marked};
+
+/// A killed process is gone at once, unless it hangs in the kernel; one that it was just starting is seen the next time.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const MOST_LOOKS: u32 = 500;
 
 /// What a clean-up did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Names of the removed containers.
+    /// Names of the removed containers, and the processes that were ended.
     pub removed: Vec<String>,
-    /// Names of the containers whose run goes on.
+    /// Those whose run goes on.
     pub in_use: Vec<String>,
-    /// Names of the containers whose run cannot be seen from here: that of another host or container.
+    /// Those whose run cannot be seen from here: that of another host or container.
     pub out_of_sight: Vec<String>,
+    /// Why no container was looked for, if none was.
+    pub no_engine: Option<String>,
 }
 
-/// Removes every container that a run left behind; with `all`, also those of runs that go on, or may go on elsewhere.
+impl Cleaned {
+    /// Whether nothing of any run was found.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        [&self.removed, &self.in_use, &self.out_of_sight].into_iter().all(Vec::is_empty)
+    }
+
+    /// Where something is written down that is not removed; none if it is to be removed.
+    fn left(&mut self, label: &str, all: bool) -> Option<&mut Vec<String>> {
+        match owner(label) {
+            _ if all => None,
+            Owner::Gone => None,
+            Owner::Runs => Some(&mut self.in_use),
+            Owner::OutOfSight => Some(&mut self.out_of_sight),
+        }
+    }
+}
+
+/// Removes every container and ends every process that a run left behind; with `all`, also those of runs that go on, or
+/// may go on elsewhere. Without an engine, the processes alone.
 ///
 /// # Errors
-/// The engine does not answer, or refuses to remove one; the others are removed all the same.
-pub async fn clean(engine: &Engine, all: bool) -> Result<Cleaned, RuntimeError> {
+/// The engine refuses to remove a container, or a process cannot be ended; the others are removed all the same.
+pub async fn clean(all: bool) -> Result<Cleaned, RuntimeError> {
     let mut cleaned = Cleaned::default();
+    let ended = end_processes(&mut cleaned, all).await;
+    let removed = match Engine::connect().await {
+        Ok(engine) => remove_containers(&engine, &mut cleaned, all).await,
+        Err(error) => {
+            cleaned.no_engine = Some(error.to_string());
+            Ok(())
+        }
+    };
+    ended.and(removed).map(|()| cleaned)
+}
+
+async fn end_processes(cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeError> {
+    let mut ended = BTreeSet::new();
+    let mut result = Ok(());
+    for look in 0..MOST_LOOKS {
+        let mut is_anything_there = false;
+        for marked in find_marked() {
+            if let Some(left) = cleaned.left(&marked.mark.owner, all) {
+                if look == 0 {
+                    left.push(marked.to_string());
+                }
+                continue;
+            }
+            is_anything_there = true;
+            match marked.kill() {
+                Ok(()) if ended.insert(marked.id) => cleaned.removed.push(marked.to_string()),
+                Ok(()) => {}
+                Err(error) => result = Err(not_ended(&marked, error.to_string())),
+            }
+        }
+        if !is_anything_there || result.is_err() {
+            return result;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let reason = "some of them are still there; look for what they wait for with `ps`".to_owned();
+    Err(RuntimeError::Engine { operation: "end the processes of a run".to_owned(), reason })
+}
+
+fn not_ended(marked: &Marked, reason: String) -> RuntimeError {
+    RuntimeError::Engine { operation: format!("end {marked}"), reason }
+}
+
+async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeError> {
     let mut result = Ok(());
     for container in engine.labelled(None).await? {
-        match owner(&container.owner) {
-            Owner::Runs if !all => {
-                cleaned.in_use.push(container.name);
-                continue;
-            }
-            Owner::OutOfSight if !all => {
-                cleaned.out_of_sight.push(container.name);
-                continue;
-            }
-            _ => {}
+        if let Some(left) = cleaned.left(&container.owner, all) {
+            left.push(container.name);
+            continue;
         }
         match engine.remove(&container.id).await {
             Ok(()) => cleaned.removed.push(container.name),
             Err(error) => result = Err(error),
         }
     }
-    result.map(|()| cleaned)
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::this_process;
+
+    #[test]
+    fn only_what_nobody_owns_is_removed_unless_all_is() {
+        let mut cleaned = Cleaned::default();
+        let is_left = |cleaned: &mut Cleaned, label: &str, all| {
+            let left = cleaned.left(label, all);
+            left.map(|left| left.push(label.to_owned())).is_some()
+        };
+        let (here, elsewhere) = (this_process(), format!("elsewhere-{}", this_process()));
+        assert!(is_left(&mut cleaned, &here, false) && is_left(&mut cleaned, &elsewhere, false));
+        assert_eq!((&cleaned.in_use, &cleaned.out_of_sight), (&vec![here.clone()], &vec![elsewhere.clone()]));
+        assert!(!is_left(&mut cleaned, "nobody", false));
+        assert!(!is_left(&mut cleaned, &here, true) && !is_left(&mut cleaned, &elsewhere, true));
+    }
 }

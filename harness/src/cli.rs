@@ -113,7 +113,7 @@ pub(crate) enum Command {
         #[arg(long, default_value = "hitless-report/selftest")]
         report_dir: PathBuf,
     },
-    /// Remove the containers that interrupted runs left behind.
+    /// Remove the containers, and end the processes, that interrupted runs left behind.
     Clean {
         /// Also those of runs that go on, or may go on elsewhere.
         #[arg(long)]
@@ -203,19 +203,21 @@ pub(crate) struct RunArgs {
     /// How our server stops: normal, graceful, reuseport, handover [default: handover].
     #[arg(long, value_name = "NAME", help_heading = "What is tested")]
     preset: Option<String>,
-    /// Where the replicas live: docker (containers made for the run) or compose (a project that runs) [default: docker].
+    /// Where the replicas live: docker (containers made for the run), compose (a project that runs) or process (processes
+    /// of this machine, without an engine) [default: docker].
     #[arg(long, value_name = "KIND", help_heading = "What is tested")]
     runtime: Option<String>,
     /// Test this image instead of our server's; with --preset, an image of our server.
     #[arg(long, value_name = "IMAGE", help_heading = "What is tested")]
     image: Option<String>,
-    /// Environment of the containers; may be repeated.
+    /// Environment of the replicas; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", help_heading = "What is tested")]
     env: Vec<String>,
-    /// What follows the image's entrypoint, quoted as in a shell [default: the image's own].
+    /// What follows the image's entrypoint, or what a process runs: a program and its arguments. Quoted as in a shell
+    /// [default: the image's own; our server's binary].
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true, help_heading = "What is tested")]
     command: Option<String>,
-    /// What the engine sends to stop a container, for example SIGQUIT [default: the image's own, else SIGTERM].
+    /// What a replica is sent to stop it, for example SIGQUIT [default: the image's own, else SIGTERM].
     #[arg(long, value_name = "SIGNAL", help_heading = "What is tested")]
     stop_signal: Option<String>,
     /// The Compose file whose running services are rolled [default: compose.yaml].
@@ -227,10 +229,11 @@ pub(crate) struct RunArgs {
     /// How many replicas [default: 1 for normal and graceful, otherwise 2].
     #[arg(long, value_name = "N", help_heading = "The rollout")]
     replicas: Option<usize>,
-    /// Replace each replica by a container of this image instead of restarting it; rounds alternate, there and back.
+    /// Replace each replica by one of this image, or where they are processes by this program with its arguments, instead
+    /// of restarting it; rounds alternate, there and back.
     #[arg(long, value_name = "IMAGE", help_heading = "The rollout")]
     replace: Option<String>,
-    /// Whether the new container is ready before the old one stops: start-first or stop-first [default: start-first].
+    /// Whether the new replica is ready before the old one stops: start-first or stop-first [default: start-first].
     #[arg(long, value_name = "ORDER", help_heading = "The rollout")]
     order: Option<String>,
     /// How often each replica is restarted or replaced [default: 5].
@@ -245,14 +248,14 @@ pub(crate) struct RunArgs {
     /// Steady load between two restarts [default: 500ms].
     #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
     settle: Option<String>,
-    /// How long a replica may take to stop before the engine kills it, in whole seconds [default: 20s].
+    /// How long a replica may take to stop before it is killed, in whole seconds for an engine [default: 20s].
     #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
     stop_timeout: Option<String>,
     /// How long a replica may take to become ready [default: 30s].
     #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
     ready_timeout: Option<String>,
     /// How a replica is known to be ready: health, tcp, http:/PATH, log:TEXT [default: what our server logs; for other
-    /// images their health check, or the port if they have none].
+    /// images their health check, or the port if they have none; for other programs the port].
     #[arg(long, value_name = "HOW", help_heading = "The rollout")]
     ready: Option<String>,
     /// Moves the restarts against the load; the same seed gives the same pauses [default: another
@@ -302,7 +305,7 @@ pub(crate) struct RunArgs {
     /// The status of the expected answer [default: 200].
     #[arg(long, value_name = "STATUS", help_heading = "The load")]
     expect_status: Option<u16>,
-    /// The whole body of the expected answer [default: our server's; unchecked for other images].
+    /// The whole body of the expected answer [default: our server's; unchecked for other servers].
     #[arg(long, value_name = "TEXT", help_heading = "The load")]
     expect_body: Option<String>,
     /// What the run may cost, in k6's grammar: 'failed==0', 'p(99)<250ms', 'fresh.refused==0', 'draining.failed<3'; may

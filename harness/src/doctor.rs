@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 use crate::environment;
+use crate::program::{self, ProgramError, Source};
 use crate::runtime::docker::engine::Engine;
 
 /// What a check found.
@@ -13,7 +14,7 @@ pub enum Finding {
     Fine,
     /// A run is possible, but this will bite.
     Warning,
-    /// No run is possible.
+    /// No run is possible, or none but those that the remedy names.
     Problem,
 }
 
@@ -57,6 +58,7 @@ const ENOUGH_TRACKED: u64 = 1000 * REMEMBERED_S;
 /// Looks at everything that a run depends on.
 pub async fn examine(port: u16) -> Vec<Check> {
     let mut checks = engine().await;
+    checks.push(processes(program::find()));
     checks.push(port_free(port));
     checks.push(kernel(&environment::kernel()));
     checks.push(tcp_migrate_req(environment::tcp_migrate_req()));
@@ -75,7 +77,8 @@ async fn engine() -> Vec<Check> {
             return vec![Check::problem(
                 "container engine",
                 error.to_string(),
-                "install Docker (docs.docker.com/engine/install), or start it: `sudo systemctl start docker`",
+                "install Docker (docs.docker.com/engine/install), or start it: `sudo systemctl start docker`; `hitless run \
+                 --runtime process` needs none",
             )];
         }
     };
@@ -96,6 +99,24 @@ async fn engine() -> Vec<Check> {
         )
     };
     vec![reached, version, network]
+}
+
+/// What `--runtime process` would run.
+fn processes(server: Result<Source, ProgramError>) -> Check {
+    let name = "processes";
+    match server {
+        Ok(Source::File(path)) => {
+            Check::fine(name, format!("--runtime process needs no engine and runs {}", path.display()))
+        }
+        Ok(Source::Build(_)) => {
+            Check::fine(name, "--runtime process needs no engine; the server is built from this checkout")
+        }
+        Err(error) => Check::warning(
+            name,
+            format!("--runtime process needs no engine, but there is {error}"),
+            "a program of your own needs neither: --runtime process --command 'PROGRAM ARGUMENTS'",
+        ),
+    }
 }
 
 fn port_free(port: u16) -> Check {
@@ -223,10 +244,13 @@ fn static_linking() -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkout::CheckoutError;
 
     #[test]
     fn what_will_bite_is_told_with_a_remedy_and_what_is_fine_is_not() {
-        let cases: [(Check, Finding); 19] = [
+        let no_server =
+            ProgramError::NoServer { beside: "/opt".into(), source: CheckoutError::None("/home".into()) };
+        let cases: [(Check, Finding); 21] = [
             (kernel("6.18.5-amd64"), Finding::Fine),
             (kernel("3.9"), Finding::Fine),
             (kernel("3.8.13"), Finding::Problem),
@@ -244,6 +268,8 @@ mod tests {
             (connection_tracking(Some(200_000), true), Finding::Fine),
             (connection_tracking(Some(200_000), false), Finding::Fine),
             (connection_tracking(None, false), Finding::Fine),
+            (processes(Err(no_server)), Finding::Warning),
+            (processes(Ok(Source::File("/opt/hitless-server".into()))), Finding::Fine),
             (cpus(1), Finding::Warning),
             (cpus(2), Finding::Fine),
         ];

@@ -13,6 +13,7 @@
 
 pub mod budget;
 mod cause;
+pub mod checkout;
 pub mod clean;
 pub mod clock;
 pub mod compare;
@@ -31,6 +32,7 @@ pub mod matrix;
 pub mod owner;
 pub mod phase;
 mod placement;
+pub mod program;
 pub mod progress;
 pub mod recorder;
 pub mod recording;
@@ -44,5 +46,6 @@ mod samples;
 pub mod scenario;
 pub mod selftest;
 pub mod shortage;
+mod signals;
 pub mod summary;
 pub mod verdict;

@@ -11,11 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Command, Format, OutputArgs, RunArgs};
-use hitless::clean::{Cleaned, clean};
+use hitless::checkout::{Artifact, Checkout, CheckoutError};
+use hitless::clean::clean;
 use hitless::compare::{self, CompareError, Comparison};
 use hitless::doctor::{self, Finding};
 use hitless::environment;
-use hitless::image::{self, Artifact, Checkout, ImageError};
+use hitless::image::{self, ImageError};
 use hitless::matrix::{self, Known};
 use hitless::progress::Display;
 use hitless::report::files::{self, FilesError};
@@ -43,6 +44,8 @@ enum MainError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
+    Checkout(#[from] CheckoutError),
+    #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
     Selftest(#[from] SelftestError),
@@ -63,7 +66,7 @@ impl MainError {
             | Self::Compare(_)
             | Self::Manual(..) => 2,
             Self::Run(RunError::Interrupted) => 4,
-            Self::Run(_) | Self::Runtime(_) | Self::Image(_) | Self::Selftest(_) => 3,
+            Self::Run(_) | Self::Runtime(_) | Self::Checkout(_) | Self::Image(_) | Self::Selftest(_) => 3,
         }
     }
 }
@@ -168,7 +171,7 @@ async fn prove(url: &str, report_dir: &Path) -> Result<u8, MainError> {
 }
 
 async fn clean_up(all: bool) -> Result<u8, MainError> {
-    let cleaned = clean(&Engine::connect().await?, all).await?;
+    let cleaned = clean(all).await?;
     for name in &cleaned.removed {
         print(&format!("removed {name}\n"));
     }
@@ -178,8 +181,15 @@ async fn clean_up(all: bool) -> Result<u8, MainError> {
     for name in &cleaned.out_of_sight {
         print(&format!("left {name}: its run is of another host or container (--all removes it too)\n"));
     }
-    if cleaned == Cleaned::default() {
-        print("nothing is left of any run\n");
+    match &cleaned.no_engine {
+        None if cleaned.is_empty() => print("nothing is left of any run\n"),
+        None => {}
+        Some(why) => {
+            if cleaned.is_empty() {
+                print("no process is left of any run\n");
+            }
+            eprintln!("warning: no container was looked for: {why}");
+        }
     }
     Ok(0)
 }
@@ -187,7 +197,7 @@ async fn clean_up(all: bool) -> Result<u8, MainError> {
 async fn provide_image(tag: &str, is_printed: bool) -> Result<u8, MainError> {
     let checkout = Checkout::find()?;
     if is_printed {
-        print(&checkout.dockerfile(&Artifact::SERVER)?.0);
+        print(&image::dockerfile(&checkout, &Artifact::SERVER)?.0);
     } else {
         image::build(&Engine::connect().await?, &checkout, &Artifact::SERVER, tag).await?;
         print(&format!("built image {tag}\n"));

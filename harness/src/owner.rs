@@ -1,4 +1,4 @@
-//! Whose a container is: the process that made it, so that `hitless clean` leaves a living run alone.
+//! Whose a container or a process is: the harness that started it, so that `hitless clean` leaves a living run alone.
 
 use std::fs;
 

@@ -90,13 +90,13 @@ pub struct Report {
 /// Which run it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// Its id; the containers' label.
+    /// Its id; the containers' label, the processes' mark.
     pub id: String,
     /// The harness's version.
     pub hitless: String,
     /// When it began, in milliseconds since 1970.
     pub started_unix_ms: u64,
-    /// How long it took, from the first container to the last.
+    /// How long it took, from the first replica's start to the last one's end.
     pub duration_ms: f64,
     /// How long requests were sent.
     pub load_ms: f64,
@@ -114,7 +114,7 @@ pub struct ScenarioInfo {
     pub subject: String,
     /// Our server's preset, if it was our server.
     pub preset: Option<String>,
-    /// The image, if the run chose it.
+    /// The image, if the run chose one.
     pub image: Option<String>,
     /// How many replicas were rolled.
     pub replicas: usize,
@@ -173,7 +173,7 @@ pub struct RestartInfo {
     pub first_answer_ms: Option<f64>,
     /// The process's exit code.
     pub exit_code: Option<i64>,
-    /// Whether the engine had to kill it.
+    /// Whether it had to be killed.
     pub killed: bool,
     /// Whether it came back and answered.
     pub is_complete: bool,

@@ -9,7 +9,7 @@ use crate::recorder::Recorder;
 use crate::recording::LifecycleKind;
 use crate::recording::{RestartId, RestartStep};
 use crate::runtime::{Replica, Runtime, RuntimeError};
-use crate::scenario::{Change, Order, Timing};
+use crate::scenario::{Change, Edition, Order, Timing};
 
 /// How long a replica that is ready may take until it has answered a request.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -63,12 +63,12 @@ pub async fn roll<R: Runtime>(
             let restart = Restart { runtime, recorder, timing: plan.timing, id: RestartId(next), round };
             match &plan.change {
                 Change::Restart => restart.in_place(replica).await?,
-                Change::Replace { image, order } => {
+                Change::Replace { order, .. } => {
                     // There in the odd rounds, back in the even ones.
-                    let image = (round % 2 == 1).then_some(image.as_str());
+                    let edition = if round % 2 == 1 { Edition::Other } else { Edition::First };
                     *replica = match order {
-                        Order::StartFirst => restart.start_first(replica, image).await?,
-                        Order::StopFirst => restart.stop_first(replica, image).await?,
+                        Order::StartFirst => restart.start_first(replica, edition).await?,
+                        Order::StopFirst => restart.stop_first(replica, edition).await?,
                     };
                 }
             }
@@ -99,9 +99,9 @@ impl<R: Runtime> Restart<'_, R> {
         self.wait_until_answered(replica, ready).await
     }
 
-    async fn start_first(&self, old: &Replica, image: Option<&str>) -> Result<Replica, RolloutError> {
+    async fn start_first(&self, old: &Replica, edition: Edition) -> Result<Replica, RolloutError> {
         self.begin(old);
-        let new = self.runtime.successor(old, image, Order::StartFirst).await?;
+        let new = self.runtime.successor(old, edition, Order::StartFirst).await?;
         self.step(Moment::now(), RestartStep::Succeeded { by: Arc::clone(&new.name) });
         let started = self.start(&new).await?;
         self.enter(started, Phase::Starting);
@@ -114,12 +114,12 @@ impl<R: Runtime> Restart<'_, R> {
         Ok(new)
     }
 
-    async fn stop_first(&self, old: &Replica, image: Option<&str>) -> Result<Replica, RolloutError> {
+    async fn stop_first(&self, old: &Replica, edition: Edition) -> Result<Replica, RolloutError> {
         self.begin(old);
         let gone = self.stop(old).await?;
         self.enter(gone, Phase::Gap);
         self.runtime.discard(old).await?;
-        let new = self.runtime.successor(old, image, Order::StopFirst).await?;
+        let new = self.runtime.successor(old, edition, Order::StopFirst).await?;
         let started = self.start(&new).await?;
         self.enter(started, Phase::Starting);
         let ready = self.wait_until_ready(&new).await?;
@@ -195,6 +195,7 @@ impl Jitter {
 mod tests {
     use super::*;
     use crate::runtime::twin::{Trouble, Twin};
+    use crate::scenario::Origin;
 
     fn replicas() -> Vec<Replica> {
         ["a", "b"].map(|name| Replica { name: name.into() }).into()
@@ -226,7 +227,7 @@ mod tests {
 
     async fn asked_for(order: Order) -> Vec<String> {
         let twin = Twin::new();
-        let change = Change::Replace { image: "new".into(), order };
+        let change = Change::Replace { with: Origin::Image("new".into()), order };
         let one = vec![Replica { name: "a".into() }];
         roll(&twin, one, &Plan { change, ..PLAN }, &twin.recorder).await.unwrap();
         twin.asked()
@@ -234,15 +235,15 @@ mod tests {
 
     #[tokio::test]
     async fn start_first_stops_the_old_one_only_when_the_new_one_is_ready() {
-        let there = ["make new for a", "start a+", "ready a+", "stop a", "discard a"];
-        let back = ["make old for a+", "start a++", "ready a++", "stop a+", "discard a+"];
+        let there = ["make other for a", "start a+", "ready a+", "stop a", "discard a"];
+        let back = ["make first for a+", "start a++", "ready a++", "stop a+", "discard a+"];
         assert_eq!(asked_for(Order::StartFirst).await, [there, back].concat());
     }
 
     #[tokio::test]
     async fn stop_first_makes_the_new_one_when_the_old_one_is_gone() {
-        let there = ["stop a", "discard a", "make new for a", "start a+", "ready a+"];
-        let back = ["stop a+", "discard a+", "make old for a+", "start a++", "ready a++"];
+        let there = ["stop a", "discard a", "make other for a", "start a+", "ready a+"];
+        let back = ["stop a+", "discard a+", "make first for a+", "start a++", "ready a++"];
         assert_eq!(asked_for(Order::StopFirst).await, [there, back].concat());
     }
 

@@ -8,22 +8,24 @@ use crate::clock::{Moment, WallOffset};
 use crate::environment;
 use crate::events::line::Head;
 use crate::events::{EventLog, EventLogError};
-use crate::experiment::{self, Experiment, ExperimentError};
-use crate::image::{self, Artifact, Built, ImageError};
-use crate::owner;
+use crate::experiment::{Experiment, ExperimentError};
+use crate::image::ImageError;
+use crate::program::ProgramError;
 use crate::progress::{Display, Progress};
 use crate::recorder::Recorder;
 use crate::report::files::{self, FilesError};
 use crate::report::{Context, Report, SCHEMA_VERSION, ScenarioInfo};
-use crate::runtime::compose::{self, ComposeRuntime};
-use crate::runtime::docker::DockerRuntime;
+use crate::runtime::compose;
 use crate::runtime::docker::engine::Engine;
 use crate::runtime::output::OutputFiles;
-use crate::runtime::probe::check_port;
 use crate::runtime::{Environment, RuntimeError};
-use crate::scenario::{SERVER_IMAGE, Scenario, Server, Subject};
+use crate::scenario::{Scenario, Server, Subject};
 use crate::summary::Summary;
 use crate::verdict::{Asked, judge};
+
+mod venue;
+
+use venue::Venue;
 
 /// A run could not be carried out: exit code 3, if not said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub enum RunError {
     /// The server's image could not be built.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// There is no program for the processes.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The experiment.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
@@ -63,7 +68,7 @@ pub enum RunError {
 pub async fn server_of(scenario: &Scenario) -> Result<Server, RunError> {
     match &scenario.subject {
         Subject::Preset { .. } => Ok(Server::Ours),
-        Subject::Image { .. } => Ok(Server::Anybodys),
+        Subject::Own { .. } => Ok(Server::Anybodys),
         Subject::Compose { file, services } => {
             let engine = Engine::connect().await?;
             Ok(compose::server_of(&engine, file, services, scenario.target.port).await?)
@@ -81,13 +86,13 @@ pub async fn run(
     display: Display,
     interrupt: &CancellationToken,
 ) -> Result<(Report, PathBuf), RunError> {
-    let engine = Engine::connect().await?;
-    if !matches!(scenario.subject, Subject::Compose { .. }) {
-        // Before minutes are spent on building the image.
-        check_port(&scenario.target)?;
-    }
-    unless_interrupted(interrupt, provide_image(&engine, scenario, display)).await??;
-    let environment = describe(&engine).await?;
+    let venue = unless_interrupted(interrupt, Venue::prepare(scenario, display)).await??;
+    let environment = Environment {
+        kernel: environment::kernel(),
+        tcp_migrate_req: environment::tcp_migrate_req(),
+        engine: venue.engine().await?,
+        cpus: environment::cpus(),
+    };
     let (id, wall) = (run_id(), WallOffset::read());
     let directory = scenario.report_dir.clone().unwrap_or_else(|| Path::new("hitless-report").join(&id));
     std::fs::create_dir_all(&directory)
@@ -110,7 +115,7 @@ pub async fn run(
         let restarts = (!is_project).then_some(scenario.replicas * scenario.rounds as usize);
         let _progress = Progress::show(display, recorder.live(), restarts);
         let outputs = OutputFiles::in_directory(&directory);
-        experiment_with(engine, &id, scenario, recorder, outputs, interrupt).await?
+        venue.carry_out(&id, scenario, recorder, outputs, interrupt).await?
     };
     let scenario = &Scenario { replicas, ..scenario.clone() };
     let summary = Summary::of(&recording);
@@ -126,38 +131,6 @@ pub async fn run(
     Ok((report, directory))
 }
 
-/// Runs the experiment on the scenario's runtime; also says how many replicas there were.
-async fn experiment_with(
-    engine: Engine,
-    id: &str,
-    scenario: &Scenario,
-    recorder: Recorder,
-    outputs: OutputFiles,
-    interrupt: &CancellationToken,
-) -> Result<(Experiment, usize), RunError> {
-    match &scenario.subject {
-        Subject::Preset { .. } | Subject::Image { .. } => {
-            let runtime =
-                DockerRuntime::new(engine, id, &owner::this_process(), scenario, recorder.clone(), outputs);
-            let experiment = experiment::run(scenario, &runtime, recorder, interrupt).await?;
-            Ok((experiment, scenario.replicas))
-        }
-        Subject::Compose { file, services } => {
-            let runtime = ComposeRuntime::new(
-                engine,
-                file.clone(),
-                services.clone(),
-                scenario,
-                recorder.clone(),
-                outputs,
-            );
-            let experiment = experiment::run(scenario, &runtime, recorder, interrupt).await?;
-            let replicas = runtime.replicas();
-            Ok((experiment, replicas))
-        }
-    }
-}
-
 /// Waits for something that takes minutes, and drops it when the interrupt comes.
 async fn unless_interrupted<T>(
     interrupt: &CancellationToken,
@@ -168,28 +141,6 @@ async fn unless_interrupted<T>(
         () = interrupt.cancelled() => Err(RunError::Interrupted),
         done = wait => Ok(done),
     }
-}
-
-/// Builds our server's image if it is missing or older than its source.
-async fn provide_image(engine: &Engine, scenario: &Scenario, display: Display) -> Result<(), RunError> {
-    let is_ours = matches!(&scenario.subject, Subject::Preset { image, .. } if image == SERVER_IMAGE);
-    if is_ours
-        && image::ensure(engine, &Artifact::SERVER, SERVER_IMAGE).await? == Built::Now
-        && display != Display::Quiet
-    {
-        eprintln!("built image {SERVER_IMAGE}");
-    }
-    Ok(())
-}
-
-async fn describe(engine: &Engine) -> Result<Environment, RuntimeError> {
-    let version = engine.version().await?;
-    Ok(Environment {
-        kernel: environment::kernel(),
-        tcp_migrate_req: environment::tcp_migrate_req(),
-        engine: format!("{} (API {})", version.name, version.api),
-        cpus: environment::cpus(),
-    })
 }
 
 /// A name for a run: when it began, in UTC, and something that two runs of one second differ in.

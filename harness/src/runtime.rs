@@ -9,6 +9,7 @@ mod logline;
 pub mod output;
 mod preset;
 pub mod probe;
+pub mod process;
 mod reader;
 mod readiness;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::scenario::Order;
+use crate::scenario::{Edition, Order};
 
 /// One replica: a name, under which it also answers if it says who it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,14 +29,30 @@ pub struct Replica {
     pub name: Arc<str>,
 }
 
+impl Replica {
+    /// The replicas that a run begins with: `server-a`, `server-b`, …
+    fn first(count: usize) -> impl Iterator<Item = Self> {
+        ('a'..='z').take(count).map(|letter| Self { name: format!("server-{letter}").into() })
+    }
+
+    /// The name of one that takes its place while it still runs: `server-a.2` after `server-a`, then `server-a.3`.
+    fn successors_name(&self) -> Arc<str> {
+        let name = &*self.name;
+        match name.rsplit_once('.').and_then(|(stem, number)| Some((stem, number.parse::<u32>().ok()?))) {
+            Some((stem, number)) => format!("{stem}.{}", number + 1).into(),
+            None => format!("{name}.2").into(),
+        }
+    }
+}
+
 /// How a replica's process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     /// When it was gone.
     pub at: Moment,
-    /// Its exit code, if the engine knows one.
+    /// Its exit code, if one is known.
     pub code: Option<i64>,
-    /// Whether the engine had to kill it because it did not stop in time.
+    /// Whether it had to be killed because it did not stop in time.
     pub killed: bool,
 }
 
@@ -101,7 +118,7 @@ pub struct Environment {
     pub kernel: String,
     /// `net.ipv4.tcp_migrate_req`, if the kernel has it.
     pub tcp_migrate_req: Option<bool>,
-    /// The engine's name and version.
+    /// The engine's name and version, or that there is none.
     pub engine: String,
     /// How many CPUs this process may use.
     pub cpus: usize,
@@ -123,19 +140,19 @@ pub trait Runtime: Send + Sync {
         patience: Duration,
     ) -> impl Future<Output = Result<Moment, RuntimeError>> + Send;
 
-    /// Tells a replica to stop and waits until its process is gone; after `timeout` the engine kills it.
+    /// Tells a replica to stop and waits until its process is gone; after `timeout` it is killed.
     fn stop(
         &self,
         replica: &Replica,
         timeout: Duration,
     ) -> impl Future<Output = Result<Exit, RuntimeError>> + Send;
 
-    /// Makes, and does not start, a container of `image` (the scenario's own if none) that takes the place of
-    /// `replica`: beside it, under another name, or after it was [discarded](Runtime::discard), under its own.
+    /// Makes, and does not start, a replica of this edition that takes the place of `replica`: beside it, under another
+    /// name, or after it was [discarded](Runtime::discard), under its own.
     fn successor(
         &self,
         replica: &Replica,
-        image: Option<&str>,
+        edition: Edition,
         order: Order,
     ) -> impl Future<Output = Result<Replica, RuntimeError>> + Send;
 

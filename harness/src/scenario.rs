@@ -11,22 +11,26 @@ use crate::load::cohort::CohortPlan;
 
 mod budgets;
 mod change;
-mod container;
+mod edition;
 mod error;
 mod options;
+mod origin;
 mod preset;
 mod readiness;
 mod requests;
+mod settings;
 mod subject;
 mod target;
 mod timing;
 
 pub use change::{Change, Order};
-pub use container::ContainerSettings;
+pub use edition::{Edition, Editions};
 pub use error::ScenarioError;
 pub use options::Options;
+pub use origin::{Origin, Program};
 pub use preset::Preset;
 pub use readiness::Readiness;
+pub use settings::ReplicaSettings;
 pub use subject::{SERVER_IMAGE, Server, Subject};
 pub use target::Target;
 pub use timing::Timing;
@@ -36,8 +40,8 @@ pub use timing::Timing;
 pub struct Scenario {
     /// What is restarted.
     pub subject: Subject,
-    /// How the containers differ from what their image says.
-    pub container: ContainerSettings,
+    /// How the replicas differ from what their image or program says.
+    pub settings: ReplicaSettings,
     /// How many replicas. For Compose: what is running decides.
     pub replicas: usize,
     /// What happens to each replica.
@@ -97,13 +101,13 @@ impl Scenario {
         if rounds == 0 {
             return Err(ScenarioError::new("--rounds", rounds, "at least 1 is needed to see a restart"));
         }
-        let timing = Timing::from_options(options)?;
+        let timing = Timing::from_options(options, &subject)?;
         let cohorts = requests::cohorts(options, subject.server(project), &target)?;
         let change = Change::from_options(options, &subject)?;
         let budgets = budgets::from_texts(&options.budget, &cohorts, &change)?;
         Ok(Self {
             readiness: Readiness::from_options(options, &subject)?,
-            container: ContainerSettings::from_options(options)?,
+            settings: ReplicaSettings::from_options(options, &subject)?,
             change,
             report_dir: options.report_dir.clone(),
             seed: options.seed.unwrap_or_else(any_seed),
@@ -123,7 +127,7 @@ impl Scenario {
     pub const fn preset(&self) -> Option<Preset> {
         match self.subject {
             Subject::Preset { preset, .. } => Some(preset),
-            Subject::Image { .. } | Subject::Compose { .. } => None,
+            Subject::Own { .. } | Subject::Compose { .. } => None,
         }
     }
 
@@ -131,8 +135,10 @@ impl Scenario {
     #[must_use]
     pub fn subject_name(&self) -> String {
         match &self.subject {
-            Subject::Preset { preset, .. } => format!("preset {preset}"),
-            Subject::Image { image } => format!("image {image}"),
+            Subject::Preset { preset, origin: Origin::Image(_) } => format!("preset {preset}"),
+            Subject::Preset { preset, origin: Origin::Program(_) } => format!("preset {preset} as processes"),
+            Subject::Own { origin: Origin::Image(image) } => format!("image {image}"),
+            Subject::Own { origin: Origin::Program(program) } => format!("program {program}"),
             Subject::Compose { file, .. } => format!("compose {}", file.display()),
         }
     }
@@ -189,6 +195,10 @@ mod tests {
         let cases: Vec<(Options, &str)> = vec![
             (with(|o| o.preset = Some("gracefull".into())), "--preset: `gracefull`: it is one of normal, "),
             (with(|o| o.runtime = Some("podman".into())), "--runtime: `podman`: this version knows docker"),
+            (
+                with(|o| o.runtime = Some("swarm".into())),
+                "--runtime: `swarm`: this version rolls no services",
+            ),
             (with(|o| o.rounds = Some(0)), "--rounds: `0`: at least 1"),
             (with(|o| o.rate = Some(0.0)), "--rate: `0`: requests per second"),
             (with(|o| o.rate = Some(f64::NAN)), "--rate: `NaN`: requests per second"),
@@ -206,6 +216,14 @@ mod tests {
                 "--stop-timeout: `1s 500ms`: the engine takes",
             ),
             (with(|o| o.ready = Some("log:".into())), "--ready: `log:`: it is"),
+            (
+                with(|o| (o.runtime, o.ready) = (Some("process".into()), Some("health".into()))),
+                "--ready: `health`: a process has no health check",
+            ),
+            (
+                with(|o| (o.runtime, o.replace) = (Some("process".into()), Some("shop 'new".into()))),
+                "--replace: `shop 'new`: a quote is open",
+            ),
             (with(|o| o.env = vec!["=x".into()]), "--env: `=x`: write KEY=VALUE"),
             (with(|o| o.command = Some("serve 'now".into())), "--command: `serve 'now`: a quote is open"),
             (with(|o| o.command = Some(" ".into())), "--command: ` `: name at least"),

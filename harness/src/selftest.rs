@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use self::finding::describe;
-use crate::image::{self, Artifact, ImageError};
+use crate::checkout::Artifact;
+use crate::image::{self, ImageError};
 use crate::progress::Display;
 use crate::report::Report;
 use crate::run::{RunError, run};

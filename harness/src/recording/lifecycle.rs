@@ -35,7 +35,7 @@ pub enum LifecycleKind {
     Ready,
     /// The harness asked for its end.
     TerminateRequested,
-    /// The engine sent it the stop signal.
+    /// It was sent the stop signal.
     SignalSent,
     /// It received the signal.
     SignalReceived,
@@ -61,7 +61,7 @@ pub enum LifecycleKind {
     Drained,
     /// The drain timeout ran out.
     DrainTimeout,
-    /// The engine killed it.
+    /// It was killed.
     Killed,
     /// It says that it ends.
     Exiting,
@@ -132,7 +132,7 @@ impl LifecycleKind {
 pub enum Source {
     /// The harness, which did it.
     Harness,
-    /// The container engine.
+    /// Who runs it: the container engine, or for processes the operating system.
     Engine,
     /// The server, in its log.
     Server,

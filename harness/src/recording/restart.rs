@@ -33,7 +33,7 @@ pub enum RestartStep {
     Exited {
         /// Its exit code.
         code: Option<i64>,
-        /// Whether the engine had to kill it.
+        /// Whether it had to be killed.
         killed: bool,
     },
     /// It was started again.
@@ -67,7 +67,7 @@ pub struct RestartRecord {
     pub answered: Option<Moment>,
     /// The process's exit code.
     pub exit_code: Option<i64>,
-    /// Whether the engine had to kill it.
+    /// Whether it had to be killed.
     pub killed: bool,
     /// Requests that ended from the stop until it was ready again. Latencies leave out cohorts that are slow on purpose.
     pub tally: Tally,

@@ -14,7 +14,7 @@ use crate::report::{
     SCHEMA_VERSION, ScenarioInfo, TimelineInfo,
 };
 use crate::runtime::Environment;
-use crate::scenario::{Scenario, Subject};
+use crate::scenario::{Origin, Scenario};
 use crate::summary::{Summary, counts, latency, per_million};
 use crate::verdict::{BudgetResult, Judgement};
 
@@ -93,10 +93,7 @@ impl ScenarioInfo {
     /// What is told of a scenario.
     #[must_use]
     pub fn of(scenario: &Scenario) -> Self {
-        let image = match &scenario.subject {
-            Subject::Preset { image, .. } | Subject::Image { image } => Some(image.clone()),
-            Subject::Compose { .. } => None,
-        };
+        let image = scenario.subject.origin().and_then(Origin::image).map(ToOwned::to_owned);
         Self {
             subject: scenario.subject_name(),
             preset: scenario.preset().map(|preset| preset.name().to_owned()),

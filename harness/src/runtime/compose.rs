@@ -10,7 +10,7 @@ use crate::runtime::docker::Containers;
 use crate::runtime::docker::engine::Engine;
 use crate::runtime::output::OutputFiles;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
-use crate::scenario::{Order, Scenario, Server};
+use crate::scenario::{Edition, Order, Scenario, Server};
 
 mod project;
 
@@ -103,7 +103,7 @@ impl Runtime for ComposeRuntime {
         self.containers.stop(replica, timeout).await
     }
 
-    async fn successor(&self, replica: &Replica, _: Option<&str>, _: Order) -> Result<Replica, RuntimeError> {
+    async fn successor(&self, replica: &Replica, _: Edition, _: Order) -> Result<Replica, RuntimeError> {
         let reason = "Compose makes its own containers".to_owned();
         Err(RuntimeError::Replica { operation: "replace", replica: Arc::clone(&replica.name), reason })
     }

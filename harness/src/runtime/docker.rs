@@ -24,7 +24,7 @@ use crate::runtime::output::OutputFiles;
 use crate::runtime::probe::check_port;
 use crate::runtime::watched::stop_all;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError, preset};
-use crate::scenario::{Change, ContainerSettings, Order, Readiness, Scenario, Subject, Target};
+use crate::scenario::{Edition, Editions, Order, Preset, Readiness, ReplicaSettings, Scenario, Target};
 
 /// So many containers are removed at once; more would only wait for each other in the engine.
 const REMOVED_AT_ONCE: usize = 8;
@@ -35,10 +35,10 @@ pub struct DockerRuntime {
     engine: Engine,
     run: String,
     owner: String,
-    subject: Subject,
-    change: Change,
+    preset: Option<Preset>,
+    images: Editions<String>,
     replicas: usize,
-    settings: ContainerSettings,
+    settings: ReplicaSettings,
     target: Target,
     readiness: Readiness,
     containers: Containers,
@@ -47,12 +47,13 @@ pub struct DockerRuntime {
 }
 
 impl DockerRuntime {
-    /// A runtime for the scenario's subject. Nothing is made yet. `owner` says whose the containers are.
+    /// A runtime for containers of these images. Nothing is made yet. `owner` says whose the containers are.
     #[must_use]
     pub fn new(
         engine: Engine,
         run: &str,
         owner: &str,
+        images: Editions<String>,
         scenario: &Scenario,
         recorder: Recorder,
         outputs: OutputFiles,
@@ -62,21 +63,14 @@ impl DockerRuntime {
             engine,
             run: run.to_owned(),
             owner: owner.to_owned(),
-            subject: scenario.subject.clone(),
-            change: scenario.change.clone(),
+            preset: scenario.preset(),
+            images,
             replicas: scenario.replicas,
-            settings: scenario.container.clone(),
+            settings: scenario.settings.clone(),
             target: scenario.target.clone(),
             readiness: scenario.readiness.clone(),
             containers,
             creations: TaskTracker::new(),
-        }
-    }
-
-    fn image(&self) -> &str {
-        match &self.subject {
-            Subject::Preset { image, .. } | Subject::Image { image } => image,
-            Subject::Compose { .. } => "",
         }
     }
 
@@ -102,8 +96,8 @@ impl DockerRuntime {
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
             ..HostConfig::default()
         };
-        if let Subject::Preset { preset, .. } = &self.subject {
-            let ours = preset::environment(*preset, &self.run, name, &self.target);
+        if let Some(preset) = self.preset {
+            let ours = preset::environment(preset, &self.run, name, &self.target);
             env.extend(ours.map(|(key, value)| format!("{key}={value}")));
             host.readonly_rootfs = Some(true);
             host.cap_drop = Some(vec!["ALL".to_owned()]);
@@ -113,7 +107,7 @@ impl DockerRuntime {
         ContainerCreateBody {
             image: Some(image.to_owned()),
             env: Some(env),
-            cmd: Some(self.settings.command.clone()).filter(|command| !command.is_empty()),
+            cmd: Some(self.settings.arguments.clone()).filter(|arguments| !arguments.is_empty()),
             stop_signal: self.settings.stop_signal.clone(),
             labels: Some(HashMap::from([
                 (RUN_LABEL.to_owned(), self.run.clone()),
@@ -131,20 +125,15 @@ impl DockerRuntime {
 impl Runtime for DockerRuntime {
     async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
         check_port(&self.target)?;
-        if self.engine.image_labels(self.image()).await?.is_none() {
-            return Err(missing_image(self.image()));
-        }
-        if let Change::Replace { image, .. } = &self.change
-            && self.engine.image_labels(image).await?.is_none()
-        {
-            return Err(missing_image(image));
+        for image in self.images.iter() {
+            if self.engine.image_labels(image).await?.is_none() {
+                return Err(missing_image(image));
+            }
         }
         self.containers.follow(Moment::now());
         let mut replicas = Vec::with_capacity(self.replicas);
-        for letter in ('a'..='z').take(self.replicas) {
-            let name = format!("server-{letter}");
-            let id = self.create(&name, self.image()).await?;
-            let replica = Replica { name: Arc::from(name) };
+        for replica in Replica::first(self.replicas) {
+            let id = self.create(&replica.name, &self.images.first).await?;
             self.containers.adopt_made(&replica, id);
             replicas.push(replica);
         }
@@ -167,17 +156,17 @@ impl Runtime for DockerRuntime {
     async fn successor(
         &self,
         replica: &Replica,
-        image: Option<&str>,
+        edition: Edition,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
         let name = match order {
             Order::StopFirst => Arc::clone(&replica.name),
             Order::StartFirst => {
                 self.containers.forget_stop();
-                next_name(&replica.name).into()
+                replica.successors_name()
             }
         };
-        let id = self.create(&name, image.unwrap_or_else(|| self.image())).await?;
+        let id = self.create(&name, self.images.of(edition)).await?;
         let successor = Replica { name };
         self.containers.adopt_made(&successor, id);
         Ok(successor)
@@ -209,14 +198,6 @@ impl Runtime for DockerRuntime {
             futures_util::stream::iter(removals).buffer_unordered(REMOVED_AT_ONCE).collect().await;
         self.containers.finish_outputs().await;
         removed.into_iter().collect()
-    }
-}
-
-/// `server-a`, `server-a.2`, `server-a.3`, …
-fn next_name(name: &str) -> String {
-    match name.rsplit_once('.').and_then(|(stem, number)| Some((stem, number.parse::<u32>().ok()?))) {
-        Some((stem, number)) => format!("{stem}.{}", number + 1),
-        None => format!("{name}.2"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the replicas write to stdout and stderr, kept beside the report: their containers are gone when it is read.
+//! What the replicas write to stdout and stderr, kept beside the report: they are gone when it is read.
 //!
 //! A file that cannot be written costs its content and nothing else: it is no reason to end a run.
 

@@ -13,7 +13,7 @@ use crate::load::cohort::{CohortKind, CohortPlan};
 use crate::load::{Observation, Outcome};
 use crate::recorder::Recorder;
 use crate::runtime::{Exit, Replica, Runtime, RuntimeError};
-use crate::scenario::Order;
+use crate::scenario::{Edition, Order};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +144,11 @@ impl Runtime for Twin {
     async fn successor(
         &self,
         replica: &Replica,
-        image: Option<&str>,
+        edition: Edition,
         _: Order,
     ) -> Result<Replica, RuntimeError> {
-        self.note(&format!("make {} for", image.unwrap_or("old")), replica);
+        let edition = format!("{edition:?}").to_lowercase();
+        self.note(&format!("make {edition} for"), replica);
         Ok(Replica { name: format!("{}+", replica.name).into() })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Options, ScenarioError, Subject};
+use super::{Options, Origin, ScenarioError, Subject};
 use crate::phase::Phase;
 
 /// What a rollout does to each replica.
@@ -10,10 +10,11 @@ use crate::phase::Phase;
 pub enum Change {
     /// Stop it, start it again.
     Restart,
-    /// Put a container of another image into its place. Rounds alternate: there, and back again.
+    /// Put a container of another image, or a process of another program, into its place. Rounds alternate: there, and
+    /// back again.
     Replace {
-        /// The other image.
-        image: String,
+        /// The other image or program.
+        with: Origin,
         /// Which comes first.
         order: Order,
     },
@@ -22,26 +23,36 @@ pub enum Change {
 impl Change {
     pub(super) fn from_options(options: &Options, subject: &Subject) -> Result<Self, ScenarioError> {
         let order = options.order.as_deref().map(Order::from_option).transpose()?;
-        let Some(image) = &options.replace else {
+        let Some(text) = &options.replace else {
             return match order {
                 Some(order) => Err(ScenarioError::new("--order", order.name(), "it goes with --replace")),
                 None => Ok(Self::Restart),
             };
         };
         let order = order.unwrap_or(Order::StartFirst);
-        match subject {
-            Subject::Compose { .. } => Err(ScenarioError::new(
+        if let Subject::Preset { preset, .. } = subject
+            && order == Order::StartFirst
+            && !preset.is_shared_port()
+        {
+            let remedy =
+                format!("preset {preset} holds the port alone, so no two can run at once; use stop-first");
+            return Err(ScenarioError::new("--order", order.name(), remedy));
+        }
+        match subject.origin() {
+            Some(origin) => Ok(Self::Replace { with: origin.another("--replace", text)?, order }),
+            None => Err(ScenarioError::new(
                 "--replace",
-                image,
+                text,
                 "Compose replaces its own containers; use --runtime docker",
             )),
-            Subject::Preset { preset, .. } if order == Order::StartFirst && !preset.is_shared_port() => {
-                let remedy = format!(
-                    "preset {preset} holds the port alone, so no two can run at once; use stop-first"
-                );
-                Err(ScenarioError::new("--order", order.name(), remedy))
-            }
-            _ => Ok(Self::Replace { image: image.clone(), order }),
+        }
+    }
+
+    /// What takes the replicas' place, if anything does.
+    pub(crate) const fn other(&self) -> Option<&Origin> {
+        match self {
+            Self::Restart => None,
+            Self::Replace { with, .. } => Some(with),
         }
     }
 
@@ -63,9 +74,9 @@ impl Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// The new container is ready before the old one is told to stop.
+    /// The new replica is ready before the old one is told to stop.
     StartFirst,
-    /// The old container is gone before the new one is started.
+    /// The old replica is gone before the new one is started.
     StopFirst,
 }
 

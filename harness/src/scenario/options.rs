@@ -12,15 +12,15 @@ use super::ScenarioError;
 pub struct Options {
     /// `normal`, `graceful`, `reuseport` or `handover`.
     pub preset: Option<String>,
-    /// `docker` or `compose`.
+    /// `docker`, `compose` or `process`.
     pub runtime: Option<String>,
     /// An image reference.
     pub image: Option<String>,
     /// `KEY=VALUE` each.
     pub env: Vec<String>,
-    /// The arguments after the image's entrypoint, quoted as in a shell.
+    /// The arguments after the image's entrypoint, or a program and its arguments, quoted as in a shell.
     pub command: Option<String>,
-    /// What the engine sends to stop a container.
+    /// What a replica is sent to stop it.
     pub stop_signal: Option<String>,
     /// A Compose file.
     pub compose: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Options {
     pub service: Vec<String>,
     /// How many replicas.
     pub replicas: Option<usize>,
-    /// An image that takes the place of the running one.
+    /// An image, or a program with its arguments, that takes the place of the running one.
     pub replace: Option<String>,
     /// `start-first` or `stop-first`.
     pub order: Option<String>,

@@ -13,7 +13,7 @@ pub enum Readiness {
     Auto,
     /// The engine's health check says `healthy`.
     Health,
-    /// The target's port accepts a connection. Not per replica when the port is shared.
+    /// The target's port accepts a connection. On a shared port, the replica's own listener is waited for.
     Tcp,
     /// A GET of this path is answered 2xx. Not per replica when the port is shared.
     Http(String),
@@ -33,11 +33,17 @@ impl fmt::Display for Readiness {
 
 impl Readiness {
     pub(super) fn from_options(options: &Options, subject: &Subject) -> Result<Self, ScenarioError> {
+        let is_process = subject.is_process();
         match options.ready.as_deref() {
             None => Ok(match subject {
                 Subject::Preset { .. } => Self::Log("\"event\":\"ready\"".to_owned()),
-                Subject::Image { .. } | Subject::Compose { .. } => Self::Auto,
+                Subject::Own { .. } if is_process => Self::Tcp,
+                Subject::Own { .. } | Subject::Compose { .. } => Self::Auto,
             }),
+            Some("health") if is_process => {
+                let remedy = "a process has no health check; it is tcp, http:/PATH or log:TEXT";
+                Err(ScenarioError::new("--ready", "health", remedy))
+            }
             Some("health") => Ok(Self::Health),
             Some("tcp") => Ok(Self::Tcp),
             Some(text) => match text.split_once(':') {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Options, Preset, ScenarioError};
+use super::{Options, Origin, Preset, Program, ScenarioError};
 
 /// The name of the image that `hitless image` builds and the presets run.
 pub const SERVER_IMAGE: &str = "hitless-server:latest";
@@ -25,13 +25,13 @@ pub enum Subject {
     Preset {
         /// How it stops.
         preset: Preset,
-        /// The image, ours unless said otherwise.
-        image: String,
+        /// What it is started from.
+        origin: Origin,
     },
-    /// Somebody's own image.
-    Image {
-        /// Its reference, as for `docker run`.
-        image: String,
+    /// Somebody's own server.
+    Own {
+        /// What it is started from.
+        origin: Origin,
     },
     /// The running services of a Compose project.
     Compose {
@@ -47,23 +47,14 @@ impl Subject {
         let preset = options.preset.as_deref().map(Preset::from_option).transpose()?;
         match options.runtime.as_deref().unwrap_or("docker") {
             "docker" => {
-                if let Some(file) = &options.compose {
-                    return Err(ScenarioError::new(
-                        "--compose",
-                        file.display(),
-                        "it goes with --runtime compose",
-                    ));
-                }
-                if let Some(service) = options.service.first() {
-                    return Err(ScenarioError::new("--service", service, "it goes with --runtime compose"));
-                }
-                Ok(match (preset, options.image.clone()) {
-                    (None, Some(image)) => Self::Image { image },
-                    (preset, image) => Self::Preset {
-                        preset: preset.unwrap_or(Preset::Handover),
-                        image: image.unwrap_or_else(|| SERVER_IMAGE.to_owned()),
-                    },
-                })
+                refuse_project(options)?;
+                let said = options.image.clone().map(Origin::Image);
+                Ok(Self::started_from(preset, said, Origin::our_image))
+            }
+            "process" => {
+                refuse_project(options)?;
+                let said = Origin::program_of(options)?;
+                Ok(Self::started_from(preset, said, || Origin::Program(Program::OurServer)))
             }
             "compose" => {
                 let unfit = "a running Compose project says this itself; leave it out";
@@ -90,15 +81,45 @@ impl Subject {
                     services: options.service.clone(),
                 })
             }
-            other => Err(ScenarioError::new("--runtime", other, "this version knows docker and compose")),
+            "swarm" => Err(ScenarioError::new(
+                "--runtime",
+                "swarm",
+                "this version rolls no services of a swarm; it knows docker, compose and process",
+            )),
+            other => {
+                Err(ScenarioError::new("--runtime", other, "this version knows docker, compose and process"))
+            }
         }
+    }
+
+    /// With a preset it is our server, whatever it is started from; without one only if nothing is said of that either.
+    fn started_from(preset: Option<Preset>, said: Option<Origin>, ours: fn() -> Origin) -> Self {
+        match (preset, said) {
+            (None, Some(origin)) => Self::Own { origin },
+            (preset, said) => {
+                Self::Preset { preset: preset.unwrap_or(Preset::Handover), origin: said.unwrap_or_else(ours) }
+            }
+        }
+    }
+
+    /// What the replicas are started from, if the run starts them: those of a Compose project run already.
+    pub(crate) const fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Preset { origin, .. } | Self::Own { origin } => Some(origin),
+            Self::Compose { .. } => None,
+        }
+    }
+
+    /// Whether the replicas are processes of this machine, with no engine behind them.
+    pub(super) const fn is_process(&self) -> bool {
+        matches!(self.origin(), Some(Origin::Program(_)))
     }
 
     /// Whose server it is; that of a Compose project is known to those who looked into it.
     pub(super) const fn server(&self, project: Server) -> Server {
         match self {
             Self::Preset { .. } => Server::Ours,
-            Self::Image { .. } => Server::Anybodys,
+            Self::Own { .. } => Server::Anybodys,
             Self::Compose { .. } => project,
         }
     }
@@ -107,7 +128,7 @@ impl Subject {
     pub(super) fn replicas(&self, asked: Option<usize>) -> Result<usize, ScenarioError> {
         let default = match self {
             Self::Preset { preset, .. } => preset.replicas(),
-            Self::Image { .. } | Self::Compose { .. } => 2,
+            Self::Own { .. } | Self::Compose { .. } => 2,
         };
         let replicas = asked.unwrap_or(default);
         if replicas == 0 || replicas > MAX_REPLICAS {
@@ -127,5 +148,82 @@ impl Subject {
             }
             _ => Ok(replicas),
         }
+    }
+}
+
+/// What is said of a Compose project goes with one alone.
+fn refuse_project(options: &Options) -> Result<(), ScenarioError> {
+    let remedy = "it goes with --runtime compose";
+    if let Some(file) = &options.compose {
+        return Err(ScenarioError::new("--compose", file.display(), remedy));
+    }
+    match options.service.first() {
+        Some(service) => Err(ScenarioError::new("--service", service, remedy)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(change: impl FnOnce(&mut Options)) -> Result<Subject, String> {
+        let mut options = Options { runtime: Some("process".into()), ..Options::default() };
+        change(&mut options);
+        Subject::from_options(&options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn process_runs_our_server_or_anybodys_program() {
+        let program = |words: &[&str]| {
+            Origin::Program(Program::Command(words.iter().map(ToString::to_string).collect()))
+        };
+        let ours = Origin::Program(Program::OurServer);
+        assert_eq!(
+            subject(|_| {}),
+            Ok(Subject::Preset { preset: Preset::Handover, origin: ours }),
+            "nothing said is our server"
+        );
+        assert_eq!(
+            subject(|options| options.command = Some("./shop --port 80".into())),
+            Ok(Subject::Own { origin: program(&["./shop", "--port", "80"]) })
+        );
+        let other_build = |options: &mut Options| {
+            options.preset = Some("reuseport".into());
+            options.command = Some("/opt/hitless-server".into());
+        };
+        assert_eq!(
+            subject(other_build),
+            Ok(Subject::Preset { preset: Preset::Reuseport, origin: program(&["/opt/hitless-server"]) }),
+            "with a preset a program is our server, as an image is"
+        );
+    }
+
+    #[test]
+    fn process_is_refused_what_only_containers_have() {
+        let refused = [
+            (
+                subject(|options| options.image = Some("shop:1".into())),
+                "--image: `shop:1`: a process has no image",
+            ),
+            (
+                subject(|options| options.compose = Some("compose.yaml".into())),
+                "--compose: `compose.yaml`: it goes with --runtime compose",
+            ),
+            (
+                subject(|options| options.service = vec!["web".into()]),
+                "--service: `web`: it goes with --runtime compose",
+            ),
+        ];
+        for (result, beginning) in refused {
+            let error = result.unwrap_err();
+            assert!(error.starts_with(beginning), "{error}");
+        }
+    }
+
+    #[test]
+    fn swarm_is_refused_with_what_there_is() {
+        let error = subject(|options| options.runtime = Some("swarm".into())).unwrap_err();
+        assert!(error.starts_with("--runtime: `swarm`: ") && error.contains("process"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Options, ScenarioError};
+use super::{Options, ScenarioError, Subject};
 
 /// When things happen in a run, and how long they may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Timing {
     pub lead: Duration,
     /// Steady load between two restarts.
     pub settle: Duration,
-    /// How long a replica may take to stop before the engine kills it. Whole seconds: the engine knows no others.
+    /// How long a replica may take to stop before it is killed. Whole seconds where an engine does it: it knows no others.
     pub stop_timeout: Duration,
     /// How long a replica may take from its start until it is ready.
     pub ready_timeout: Duration,
@@ -20,7 +20,7 @@ pub struct Timing {
 }
 
 impl Timing {
-    pub(super) fn from_options(options: &Options) -> Result<Self, ScenarioError> {
+    pub(super) fn from_options(options: &Options, subject: &Subject) -> Result<Self, ScenarioError> {
         let duration = |field, text: &Option<String>, default: Duration, most: Duration| match text {
             None => Ok(default),
             Some(text) => match humantime::parse_duration(text) {
@@ -53,7 +53,7 @@ impl Timing {
                 hour,
             )?,
         };
-        if timing.stop_timeout.subsec_nanos() != 0 {
+        if timing.stop_timeout.subsec_nanos() != 0 && !subject.is_process() {
             let text = humantime::format_duration(timing.stop_timeout);
             return Err(ScenarioError::new("--stop-timeout", text, "the engine takes whole seconds"));
         }

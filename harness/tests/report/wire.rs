@@ -14,7 +14,7 @@ use hitless::recorder::Recorder;
 use hitless::recording::LifecycleKind;
 use hitless::report::ScenarioInfo;
 use hitless::runtime::{Exit, Replica, Runtime, RuntimeError};
-use hitless::scenario::{Options, Order, Scenario};
+use hitless::scenario::{Edition, Options, Order, Scenario};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,7 +67,7 @@ impl Runtime for Impostors {
     async fn successor(
         &self,
         replica: &Replica,
-        _image: Option<&str>,
+        _edition: Edition,
         _order: Order,
     ) -> Result<Replica, RuntimeError> {
         Ok(replica.clone())

@@ -323,6 +323,11 @@ impl Report {
         number(&self.0["run"]["started_unix_ms"])
     }
 
+    /// The servers' own accounts beside the clients'.
+    pub(crate) fn reconciliation(&self) -> &Value {
+        &self.0["evidence"]["reconciliation"]
+    }
+
     /// The failures that are told one by one.
     pub(crate) fn failures(&self) -> &[Value] {
         self.0["failures"].as_array().unwrap()

@@ -24,6 +24,7 @@ mod compose;
 mod exit_codes;
 mod handover;
 mod presets;
+mod processes;
 mod saboteurs;
 mod server;
 mod story;

@@ -109,7 +109,7 @@ fn harness_without_descriptors_blames_itself_and_not_the_server() -> Outcome {
 }
 
 /// What a saboteur says that it did, added up over its lives.
-fn account(lab: &Lab, replica: &str) -> BTreeMap<String, u64> {
+pub(crate) fn account(lab: &Lab, replica: &str) -> BTreeMap<String, u64> {
     let mut sums = BTreeMap::new();
     for line in output(lab, replica).lines() {
         let Ok(Value::Object(account)) = serde_json::from_str(line) else { continue };

@@ -254,11 +254,11 @@ impl StrictClient {
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            let taken = match frame {
+            let checked = match frame {
                 Ok(frame) => frame.data_ref().map_or(Ok(()), |data| check.take(data)),
                 Err(error) => Err(classify_hyper(&error, Stage::Body, None)),
             };
-            if let Err(failure) = taken {
+            if let Err(failure) = checked {
                 return (Outcome::failed(check.cut_by(failure)), replica);
             }
         }

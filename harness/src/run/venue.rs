@@ -1,0 +1,125 @@
+//! Where the replicas of a run live: provides what they are started from, and carries the experiment out there.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::RunError;
+use crate::checkout::Artifact;
+use crate::experiment::{self, Experiment};
+use crate::image::{self, Built};
+use crate::owner;
+use crate::program;
+use crate::progress::Display;
+use crate::recorder::Recorder;
+use crate::runtime::RuntimeError;
+use crate::runtime::compose::ComposeRuntime;
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::docker::engine::Engine;
+use crate::runtime::output::OutputFiles;
+use crate::runtime::probe::check_port;
+use crate::runtime::process::ProcessRuntime;
+use crate::scenario::{Editions, Origin, SERVER_IMAGE, Scenario, Subject};
+
+/// Where the replicas of a run live, with all that it takes to start them.
+#[derive(Debug)]
+pub(super) enum Venue {
+    /// In containers that are made of these images.
+    Docker { engine: Engine, images: Editions<String> },
+    /// In the running containers of a Compose project.
+    Compose { engine: Engine, file: PathBuf, services: Vec<String> },
+    /// In processes that run these commands.
+    Process { commands: Editions<Vec<OsString>> },
+}
+
+impl Venue {
+    /// Finds the engine, if there has to be one, and builds what has to be built.
+    ///
+    /// # Errors
+    /// There is no engine, the port is taken, or something cannot be built.
+    pub(super) async fn prepare(scenario: &Scenario, display: Display) -> Result<Self, RunError> {
+        let other = scenario.change.other();
+        match &scenario.subject {
+            Subject::Compose { file, services } => {
+                let engine = Engine::connect().await?;
+                Ok(Self::Compose { engine, file: file.clone(), services: services.clone() })
+            }
+            Subject::Preset { origin: Origin::Image(image), .. }
+            | Subject::Own { origin: Origin::Image(image) } => {
+                let engine = Engine::connect().await?;
+                // Before minutes are spent on building the image.
+                check_port(&scenario.target)?;
+                let is_ours = scenario.preset().is_some() && image == SERVER_IMAGE;
+                if is_ours {
+                    provide_image(&engine, display).await?;
+                }
+                let other = other.and_then(Origin::image).map(ToOwned::to_owned);
+                Ok(Self::Docker { engine, images: Editions { first: image.clone(), other } })
+            }
+            Subject::Preset { origin: Origin::Program(first), .. }
+            | Subject::Own { origin: Origin::Program(first) } => {
+                check_port(&scenario.target)?;
+                let other = match other.and_then(Origin::program) {
+                    Some(other) => Some(program::provide(other).await?),
+                    None => None,
+                };
+                Ok(Self::Process { commands: Editions { first: program::provide(first).await?, other } })
+            }
+        }
+    }
+
+    /// Who starts and stops the replicas, in a few words.
+    ///
+    /// # Errors
+    /// The engine does not say what it is.
+    pub(super) async fn engine(&self) -> Result<String, RuntimeError> {
+        match self {
+            Self::Docker { engine, .. } | Self::Compose { engine, .. } => {
+                let version = engine.version().await?;
+                Ok(format!("{} (API {})", version.name, version.api))
+            }
+            Self::Process { .. } => Ok("processes of this machine".to_owned()),
+        }
+    }
+
+    /// Runs the experiment here; also says how many replicas there were.
+    ///
+    /// # Errors
+    /// Those of [`experiment::run`].
+    pub(super) async fn carry_out(
+        self,
+        run: &str,
+        scenario: &Scenario,
+        recorder: Recorder,
+        outputs: OutputFiles,
+        interrupt: &CancellationToken,
+    ) -> Result<(Experiment, usize), RunError> {
+        let (owner, told) = (owner::this_process(), recorder.clone());
+        let experiment = match self {
+            Self::Docker { engine, images } => {
+                let runtime = DockerRuntime::new(engine, run, &owner, images, scenario, told, outputs);
+                experiment::run(scenario, &runtime, recorder, interrupt).await?
+            }
+            Self::Process { commands } => {
+                let runtime = ProcessRuntime::new(run, &owner, commands, scenario, told, outputs);
+                experiment::run(scenario, &runtime, recorder, interrupt).await?
+            }
+            Self::Compose { engine, file, services } => {
+                let runtime = ComposeRuntime::new(engine, file, services, scenario, told, outputs);
+                let experiment = experiment::run(scenario, &runtime, recorder, interrupt).await?;
+                return Ok((experiment, runtime.replicas()));
+            }
+        };
+        Ok((experiment, scenario.replicas))
+    }
+}
+
+/// Builds our server's image if it is missing or older than its source.
+async fn provide_image(engine: &Engine, display: Display) -> Result<(), RunError> {
+    let built = image::ensure(engine, &Artifact::SERVER, SERVER_IMAGE).await?;
+    if built == Built::Now && display != Display::Quiet {
+        eprintln!("built image {SERVER_IMAGE}");
+    }
+    Ok(())
+}

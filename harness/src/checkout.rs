@@ -4,9 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use sha2::{Digest, Sha256};
-
-use crate::runtime::docker::engine::hex;
+use crate::fingerprint::Fingerprint;
 
 /// Something that is built from the checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,16 +97,16 @@ impl Checkout {
             }
         }
         files.sort();
-        let mut digest = Sha256::new();
+        let mut fingerprint = Fingerprint::default();
         for path in files {
             let content = read(&path)?;
             let name = path.strip_prefix(&self.0).unwrap_or(&path).display().to_string();
-            digest.update((name.len() as u64).to_be_bytes());
-            digest.update(name);
-            digest.update((content.len() as u64).to_be_bytes());
-            digest.update(content);
+            fingerprint.feed(&(name.len() as u64).to_be_bytes());
+            fingerprint.feed(name.as_bytes());
+            fingerprint.feed(&(content.len() as u64).to_be_bytes());
+            fingerprint.feed(&content);
         }
-        Ok(hex(&digest.finalize()))
+        Ok(fingerprint.finish())
     }
 
     /// Builds the static binary, if it is not there from this very source, and says where it is. cargo's progress goes

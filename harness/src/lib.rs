@@ -24,6 +24,7 @@ pub mod events;
 pub mod evidence;
 pub mod experiment;
 pub mod failure;
+mod fingerprint;
 pub mod image;
 mod listeners;
 pub mod lives;

@@ -285,3 +285,55 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::events::EventLog;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn one_sender_goes_round_all_of_a_cohorts_clients() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let plans = [CohortPlan { url, rate: 1e6, ..CohortPlan::of(CohortKind::Pooled) }];
+        let recorder = Recorder::start(&plans, EventLog::discarding());
+        let load = Load::start(&plans, PATIENCE, &recorder).unwrap();
+        let clients = async {
+            for _ in 0..client::POOLS {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    while stream.read(&mut [0; 1024]).await.is_ok_and(|read| read > 0) {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                    }
+                });
+            }
+        };
+        tokio::time::timeout(PATIENCE, clients).await.expect("a connection of each client");
+        let totals = load.finish(PATIENCE).await;
+        assert_eq!(totals[0].client.connections, client::POOLS as u64, "and no more: each keeps its own");
+    }
+
+    #[tokio::test]
+    #[expect(clippy::used_underscore_binding, reason = "only a test looks at the threads")]
+    async fn stall_of_any_of_the_threads_is_seen() {
+        let cpus = crate::environment::cpus();
+        let plans = [CohortPlan { concurrency: cpus, ..CohortPlan::of(CohortKind::Fresh) }];
+        for position in 0..cpus {
+            let recorder = Recorder::start(&plans, EventLog::discarding());
+            let load = Load::start(&plans, PATIENCE, &recorder).unwrap();
+            let thread = &load._workers.handles()[position];
+            // It wants to beat every 10 ms, and cannot.
+            thread.spawn(async { std::thread::sleep(Duration::from_millis(100)) }).await.unwrap();
+            // The beat is due before this ends.
+            thread.spawn(tokio::time::sleep(Duration::from_millis(30))).await.unwrap();
+            load.finish(PATIENCE).await;
+            let recording = recorder.close(None).await;
+            assert!(!recording.stalls.total.is_zero(), "that of thread {position} was not");
+        }
+    }
+}

@@ -35,12 +35,18 @@ impl Replica {
         ('a'..='z').take(count).map(|letter| Self { name: format!("server-{letter}").into() })
     }
 
-    /// The name of one that takes its place while it still runs: `server-a.2` after `server-a`, then `server-a.3`.
-    fn successors_name(&self) -> Arc<str> {
+    /// The one that takes its place. It has the name of one that is gone, or a number beside one that runs: `server-a.2` after
+    /// `server-a`, then `server-a.3`.
+    fn successor(&self, order: Order) -> Self {
         let name = &*self.name;
-        match name.rsplit_once('.').and_then(|(stem, number)| Some((stem, number.parse::<u32>().ok()?))) {
-            Some((stem, number)) => format!("{stem}.{}", number + 1).into(),
-            None => format!("{name}.2").into(),
+        let numbered =
+            name.rsplit_once('.').and_then(|(stem, number)| Some((stem, number.parse::<u32>().ok()?)));
+        match (order, numbered) {
+            (Order::StopFirst, _) => self.clone(),
+            (Order::StartFirst, Some((stem, number))) => {
+                Self { name: format!("{stem}.{}", number + 1).into() }
+            }
+            (Order::StartFirst, None) => Self { name: format!("{name}.2").into() },
         }
     }
 }
@@ -168,4 +174,19 @@ pub trait Runtime: Send + Sync {
     /// Removes what this runtime made, whatever state it is in; leaves running what it found running. One that is on its
     /// way to its end may take up to `timeout` until it can be started again.
     fn dismantle(&self, timeout: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn successor_has_the_name_of_one_that_is_gone_or_the_next_number_beside_one_that_runs() {
+        let first = Replica::first(2).next().unwrap();
+        assert_eq!(first.successor(Order::StopFirst), first);
+        let second = first.successor(Order::StartFirst);
+        assert_eq!((&*first.name, &*second.name), ("server-a", "server-a.2"));
+        assert_eq!(&*second.successor(Order::StartFirst).name, "server-a.3");
+        assert_eq!(second.successor(Order::StopFirst), second);
+    }
 }

@@ -12,25 +12,24 @@ const KEPT: usize = 4096;
 /// When the harness did not get to run although it had something to do: the machine was busy with something else.
 #[derive(Debug, Clone, Default)]
 pub struct Stalls {
-    /// How long all of them were.
+    /// How long all of them were; what several threads saw at once counts once.
     pub total: Duration,
-    /// How long the longest was.
+    /// How long the longest of a single thread was.
     pub longest: Duration,
     /// The latest ones, each from when it should have run until it did.
     latest: VecDeque<(Moment, Moment)>,
 }
 
 impl Stalls {
-    /// Adds one. They come in the order of their ends; those that overlap, since they were seen from several threads, are
-    /// one.
+    /// Adds that of one thread. They come in the order of their ends; where several overlap, that time counts once.
     pub fn add(&mut self, mut from: Moment, mut to: Moment) {
+        self.longest = self.longest.max(to.since(from));
         while let Some(&(begun, ended)) = self.latest.back().filter(|(_, ended)| *ended >= from) {
             self.latest.pop_back();
             self.total -= ended.since(begun);
             (from, to) = (from.min(begun), to.max(ended));
         }
         self.total += to.since(from);
-        self.longest = self.longest.max(to.since(from));
         if self.latest.len() == KEPT {
             self.latest.pop_front();
         }
@@ -96,8 +95,9 @@ mod tests {
         // Seen from other threads as well.
         stalls.add(at(310), at(400));
         stalls.add(at(250), at(420));
-        assert_eq!(stalls.within(at(0), at(1_000)), Duration::from_millis(270));
-        assert_eq!((stalls.total, stalls.longest), (Duration::from_millis(270), Duration::from_millis(170)));
+        stalls.add(at(410), at(500));
+        assert_eq!(stalls.within(at(0), at(1_000)), Duration::from_millis(350));
+        assert_eq!((stalls.total, stalls.longest), (Duration::from_millis(350), Duration::from_millis(170)));
         assert!(Stalls::excuse(Duration::from_millis(100), Duration::from_millis(400)));
         assert!(!Stalls::excuse(Duration::from_millis(100), Duration::from_millis(401)));
         assert!(!Stalls::excuse(Duration::ZERO, Duration::ZERO));

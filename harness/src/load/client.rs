@@ -1,5 +1,6 @@
 //! One cohort's HTTP client: sends a request, reads the whole answer, checks it.
 
+mod connector;
 mod names;
 mod notes;
 mod pool;
@@ -9,6 +10,8 @@ mod strict;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+pub(in crate::load) use pool::POOLS;
 pub(crate) use pool::PoolError;
 
 use crate::load::cohort::{CohortKind, CohortPlan};

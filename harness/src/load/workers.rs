@@ -1,10 +1,11 @@
-//! The threads that the load runs on: one a CPU, each with a runtime of its own. A connection stays on the CPU that opened
-//! it, no queue is shared between two of them, and nothing else that the harness does runs on any.
+//! The threads that the load runs on: one a CPU, each with a runtime of its own. No run queue, no timers and no epoll is
+//! shared between two of them, and nothing else that the harness does runs on any.
 
 use std::io;
-use std::thread::JoinHandle;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::environment;
@@ -27,11 +28,11 @@ impl Workers {
         let guard = Some(end.clone().drop_guard());
         let mut workers = Self { handles: Vec::new(), threads: Vec::new(), end: guard };
         for number in 0..environment::cpus().min(most).max(1) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            workers.handles.push(runtime.handle().clone());
+            let (told, handle) = mpsc::channel();
             let end = end.clone();
-            let thread = std::thread::Builder::new().name(format!("load-{number}"));
-            workers.threads.push(thread.spawn(move || run(runtime, &end))?);
+            let thread = thread::Builder::new().name(format!("load-{number}"));
+            workers.threads.push(thread.spawn(move || run(&end, &told))?);
+            workers.handles.push(handle.recv().map_err(io::Error::other)??);
         }
         Ok(workers)
     }
@@ -42,7 +43,14 @@ impl Workers {
     }
 }
 
-fn run(runtime: Runtime, end: &CancellationToken) {
+/// Runs what is spawned on the handle that it tells, until the end. Who starts it may not drop a runtime itself: it runs on
+/// one.
+fn run(end: &CancellationToken, told: &mpsc::Sender<io::Result<Handle>>) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(told.send(Err(error))),
+    };
+    let _ = told.send(Ok(runtime.handle().clone()));
     runtime.block_on(end.cancelled());
     // A name that is being looked up is not waited for.
     runtime.shutdown_background();
@@ -70,7 +78,7 @@ mod tests {
         assert_eq!(workers.handles().len(), environment::cpus());
         let mut threads = BTreeSet::new();
         for handle in workers.handles() {
-            let name = async { std::thread::current().name().map(str::to_owned) };
+            let name = async { thread::current().name().map(str::to_owned) };
             threads.extend(handle.spawn(name).await.unwrap());
         }
         assert_eq!(threads.len(), workers.handles().len(), "{threads:?}");

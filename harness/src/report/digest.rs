@@ -5,10 +5,39 @@ use std::cmp::Reverse;
 
 use crate::failure::FailureClass;
 use crate::phase::Phase;
-use crate::report::text::{count, counted, rounded, short_ms};
+use crate::report::text::{clipped, count, counted, rounded, short_ms};
 use crate::report::{Report, RestartInfo};
 use crate::summary::ByClass;
 use crate::verdict::BudgetResult;
+
+const NAME_LENGTH: usize = 40;
+
+/// A cohort that sent less than this share of what was planned says so.
+const KEPT_UP: f64 = 0.95;
+/// Of fewer requests than this a share says nothing.
+const LEAST_PLANNED: f64 = 100.0;
+
+/// The cohorts that sent less than planned, a sentence each: their latencies grow with the length of the run.
+#[must_use]
+pub fn behind_schedule(report: &Report) -> Vec<String> {
+    let seconds = report.run.load_ms / 1e3;
+    let planned = report.scenario.cohorts.iter();
+    let behind = planned.filter_map(|plan| {
+        let sent = report.cohorts.iter().find(|cohort| cohort.name == plan.name)?.counts.requests as f64;
+        let due = plan.rate * seconds;
+        (due >= LEAST_PLANNED && sent < KEPT_UP * due).then(|| {
+            format!(
+                "{}: {} requests a second instead of {}, with {} in flight at most; its latencies count from the scheduled \
+                 start",
+                clipped(&plan.name, NAME_LENGTH),
+                rounded(sent / seconds),
+                rounded(plan.rate),
+                plan.concurrency
+            )
+        })
+    });
+    behind.collect()
+}
 
 /// Failures as people count them. Resets are neither "refused" nor "empty reply", and are easily overlooked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -110,6 +139,27 @@ pub fn bound(per_million: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::CohortInfo;
+    use crate::samples;
+
+    #[test]
+    fn cohort_that_sent_less_than_planned_says_so() {
+        let told = |rate: f64, requests: u64| {
+            let mut report = samples::report(&[]);
+            report.run.load_ms = 10_000.0;
+            report.cohorts[0].counts.requests = requests;
+            let name = report.cohorts[0].name.clone();
+            report.scenario.cohorts = vec![CohortInfo { name, rate, concurrency: 64, url: String::new() }];
+            behind_schedule(&report)
+        };
+        let [sentence] = &told(2_000.0, 13_700)[..] else { panic!("there is one cohort") };
+        assert!(
+            sentence.starts_with("fresh: 1,370 requests a second instead of 2,000, with 64 in flight"),
+            "{sentence}"
+        );
+        assert_eq!(told(2_000.0, 19_900), [""; 0], "as good as all");
+        assert_eq!(told(5.0, 20), [""; 0], "too few to say");
+    }
 
     #[test]
     fn failures_are_told_in_words() {

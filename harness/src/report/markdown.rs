@@ -76,6 +76,9 @@ fn cohorts(out: &mut String, report: &Report) {
             bound(cohort.upper_bound_per_million),
         );
     }
+    for cohort in digest::behind_schedule(report).iter().take(MOST_ROWS) {
+        let _ = writeln!(out, "\n{}", escaped(cohort, usize::MAX));
+    }
 }
 
 fn restarts(report: &Report) -> String {

@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::failure::FailureClass;
 use crate::phase::Phase;
-use crate::report::digest::{Ends, bound, mean_phases};
+use crate::report::digest::{Ends, behind_schedule, bound, mean_phases};
 use crate::report::text::{clipped, counted, short_ms, visible, wrapped};
 use crate::report::{Report, RestartInfo};
 use crate::summary::{ByClass, Latency};
@@ -61,6 +61,9 @@ pub fn render(report: &Report, style: Style) -> String {
     );
     line(&mut out, &done, 2);
     let _ = writeln!(out, "{}\n", cohort_table(report));
+    for cohort in behind_schedule(report) {
+        line(&mut out, &cohort, 2);
+    }
     restarts(&mut out, report);
     answers(&mut out, report);
     resets(&mut out, report);

@@ -7,7 +7,6 @@ pub mod engine;
 mod follower;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig};
@@ -152,22 +151,17 @@ impl Runtime for DockerRuntime {
         self.containers.stop(replica, timeout).await
     }
 
-    /// Has the name of the one that is gone, or a number beside one that runs.
     async fn successor(
         &self,
         replica: &Replica,
         edition: Edition,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
-        let name = match order {
-            Order::StopFirst => Arc::clone(&replica.name),
-            Order::StartFirst => {
-                self.containers.forget_stop();
-                replica.successors_name()
-            }
-        };
-        let id = self.create(&name, self.images.of(edition)).await?;
-        let successor = Replica { name };
+        if order == Order::StartFirst {
+            self.containers.forget_stop();
+        }
+        let successor = replica.successor(order);
+        let id = self.create(&successor.name, self.images.of(edition)).await?;
         self.containers.adopt_made(&successor, id);
         Ok(successor)
     }

@@ -255,21 +255,16 @@ impl Runtime for ProcessRuntime {
         Ok(Exit { at: end.at, code: end.code, killed })
     }
 
-    /// Has the name of the one that is gone, or a number beside one that runs.
     async fn successor(
         &self,
         replica: &Replica,
         edition: Edition,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
-        let name = match order {
-            Order::StopFirst => Arc::clone(&replica.name),
-            Order::StartFirst => {
-                self.gate.forget_stop();
-                replica.successors_name()
-            }
-        };
-        let successor = Replica { name };
+        if order == Order::StartFirst {
+            self.gate.forget_stop();
+        }
+        let successor = replica.successor(order);
         self.adopt(&successor, edition);
         Ok(successor)
     }

@@ -8,7 +8,7 @@ use super::{number, told};
 use crate::evidence::ListenerInfo;
 use crate::failure::FailureClass;
 use crate::phase::Phase;
-use crate::report::digest::{self, bound, seen};
+use crate::report::digest::{self, behind_schedule, bound, seen};
 use crate::report::text::{clipped, count, counted, short_ms};
 use crate::report::{FailureInfo, Report, RestartInfo};
 use crate::summary::{ByClass, Latency};
@@ -70,6 +70,9 @@ pub(super) fn cohorts(report: &Report) -> Markup {
                 }
             }
         } }
+        @for cohort in behind_schedule(report) {
+            p.note { (cohort) }
+        }
     }
 }
 

@@ -11,9 +11,9 @@ use bollard::query_parameters::{
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
-use sha2::{Digest, Sha256};
 
 use crate::cause::chain;
+use crate::fingerprint::Fingerprint;
 use crate::runtime::RuntimeError;
 
 /// The label that every container of a run carries; its value is the run's id.
@@ -114,7 +114,7 @@ impl Address {
         if name == "default" {
             return None;
         }
-        let digest = hex(&Sha256::digest(name.as_bytes()));
+        let digest = Fingerprint::of(name.as_bytes());
         let meta = read(config.join("contexts/meta").join(digest).join("meta.json"))?;
         let host = meta.pointer("/Endpoints/docker/Host")?.as_str()?.to_owned();
         Some(Self { host, because: format!("the Docker context `{name}` says so") })
@@ -338,16 +338,6 @@ impl Engine {
     pub(super) async fn state_of(&self, id: &str) -> Result<ContainerState, bollard::errors::Error> {
         Ok(self.docker.inspect_container(id, None).await?.state.unwrap_or_default())
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A container as the engine lists it.

@@ -13,10 +13,11 @@ mod stage;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use hitless::clock::Moment;
-use hitless::failure::{Failure, FailureClass};
-use hitless::load::{Load, Observation, Outcome};
-use hitless::recorder::Recorder;
+use hitless::model::clock::Moment;
+use hitless::model::failure::{Failure, FailureClass};
+use hitless::model::observation::{Observation, Outcome};
+use hitless::model::sink::Sink;
+use hitless::record::recorder::Recorder;
 use stage::{PATIENCE, Server, runtime};
 
 /// The most that ten times the requests may take.
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         let recorder = stage::recorder(&scenario, directory.path());
         recorder.load_began();
         if is_real {
-            let load = Load::start(&scenario.cohorts, PATIENCE, &recorder).expect("a client");
+            let load = stage::start(&scenario, &recorder);
             let looks = [look(&recorder, LOOKS[0]).await, look(&recorder, LOOKS[1]).await];
             load.finish(PATIENCE).await;
             looks

@@ -7,8 +7,9 @@ use std::io::BufReader;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use hitless::replay::replay;
+use hitless::record::replay::replay;
 use hitless::report::{Report, html, json, junit, markdown, openmetrics};
+use hitless::stored_report::report_of;
 
 #[path = "../tests/report/runs.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     let directory = runs::Run::biggest().written();
     let events = File::open(directory.path().join("events.jsonl")).expect("the run's events");
     let began = Instant::now();
-    let report = replay(BufReader::new(events)).expect("the events are a run");
+    let report = report_of(replay(BufReader::new(events)).expect("the events are a run"));
     println!("events.jsonl to report  {:>8.1?}", began.elapsed());
     let sinks: [(&str, Render); 5] = [
         ("report.html", html::render),

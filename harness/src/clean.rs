@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::owner::{Owner, owner};
-use crate::runtime::RuntimeError;
-use crate::runtime::docker::engine::Engine;
-use crate::runtime::process::mark::{Marked, find_marked};
+use crate::host::owner::{Owner, owner};
+use crate::rollout::runtime::RuntimeError;
+use crate::rollout::runtime::docker::engine::Engine;
+use crate::rollout::runtime::process::mark::{Marked, find_marked};
 
 /// A killed process is gone at once, unless it hangs in the kernel; one that it was just starting is seen the next time.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -112,7 +112,7 @@ async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::owner::this_process;
+    use crate::host::owner::this_process;
 
     #[test]
     fn only_what_nobody_owns_is_removed_unless_all_is() {

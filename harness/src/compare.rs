@@ -27,12 +27,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::analysis::verdict::Verdict;
 use crate::compare::failures::FailureRow;
 use crate::compare::timings::TimingRow;
-use crate::report::files::{self, FilesError};
 use crate::report::text::{count, counted};
 use crate::report::{Report, SCHEMA_VERSION};
-use crate::verdict::Verdict;
+use crate::stored_report::{self, StoredReportError};
 
 /// The version of the comparison's JSON. It grows when a field changes its meaning or goes away.
 pub const COMPARISON_VERSION: u32 = 1;
@@ -44,7 +44,7 @@ pub const DEFAULT_TOLERANCE: f64 = 2.0;
 pub enum CompareError {
     /// It cannot be read, or is none of ours.
     #[error("{0}; give a report.json or the directory of a run")]
-    Files(#[from] FilesError),
+    Unreadable(#[from] StoredReportError),
     /// It has another schema.
     #[error(
         "{}: schema_version is {found}, and this hitless reads {SCHEMA_VERSION}; make both reports with one version of \
@@ -237,7 +237,7 @@ pub fn json(comparison: &Comparison) -> String {
 /// # Errors
 /// There is none, it is none, or it cannot be compared.
 pub fn read(path: &Path) -> Result<Report, CompareError> {
-    let report = files::read(path)?;
+    let report = stored_report::read(path)?;
     if report.schema_version != SCHEMA_VERSION {
         return Err(CompareError::Schema { path: path.to_owned(), found: report.schema_version });
     }

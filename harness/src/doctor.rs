@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
-use crate::environment;
-use crate::program::{self, ProgramError, Source};
-use crate::runtime::docker::engine::Engine;
+use crate::artifacts::program::{self, ProgramError, Source};
+use crate::host::limits;
+use crate::rollout::runtime::docker::engine::Engine;
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +60,12 @@ pub async fn examine(port: u16) -> Vec<Check> {
     let mut checks = engine().await;
     checks.push(processes(program::find()));
     checks.push(port_free(port));
-    checks.push(kernel(&environment::kernel()));
-    checks.push(tcp_migrate_req(environment::tcp_migrate_req()));
-    checks.push(descriptors(environment::descriptor_limit()));
-    checks.push(ephemeral_ports(environment::ephemeral_ports()));
-    checks.push(connection_tracking(environment::tracked_connections(), environment::are_ports_reused()));
-    checks.push(cpus(environment::cpus()));
+    checks.push(kernel(&limits::kernel()));
+    checks.push(tcp_migrate_req(limits::tcp_migrate_req()));
+    checks.push(descriptors(limits::descriptor_limit()));
+    checks.push(ephemeral_ports(limits::ephemeral_ports()));
+    checks.push(connection_tracking(limits::tracked_connections(), limits::are_ports_reused()));
+    checks.push(cpus(limits::cpus()));
     checks.push(static_linking());
     checks
 }
@@ -244,7 +244,7 @@ fn static_linking() -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkout::CheckoutError;
+    use crate::artifacts::checkout::CheckoutError;
 
     #[test]
     fn what_will_bite_is_told_with_a_remedy_and_what_is_fine_is_not() {

@@ -2,18 +2,24 @@
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Moment;
-use crate::evidence::{KernelCounters, KernelWatch};
-use crate::load::{CohortTotals, Load, LoadError};
-use crate::recorder::Recorder;
-use crate::recording::{CutShort, LifecycleKind, Recording};
+use crate::host::kernel::KernelCounters;
+use crate::host::watch::KernelWatch;
+use crate::load::{Load, LoadError};
+use crate::model::clock::Moment;
+use crate::model::cut_short::CutShort;
+use crate::model::lifecycle::LifecycleKind;
+use crate::model::observation::CohortTotals;
+use crate::model::sink::Sink;
+use crate::record::recorder::Recorder;
+use crate::record::recording::Recording;
+use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::rollout::{self, Plan};
-use crate::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{End, Scenario};
 
 /// Removing a few containers takes a second; an engine that hangs must not keep the harness. A replica that is on its way
@@ -80,8 +86,10 @@ async fn conduct<R: Runtime>(
         replicas = bring_up(scenario, runtime, recorder) => replicas?,
     };
     let counters = KernelCounters::read();
-    let kernel_watch = KernelWatch::start(scenario.target.port, recorder.clone());
-    let load = Load::start(&scenario.cohorts, scenario.timing.request_timeout, recorder)?;
+    let sink: Arc<dyn Sink> = Arc::new(recorder.clone());
+    let kernel_watch = KernelWatch::start(scenario.target.port, Arc::clone(&sink));
+    let timeout = scenario.timing.request_timeout;
+    let load = Load::start(&scenario.cohorts, timeout, &sink, &recorder.fresh_connections())?;
     recorder.load_began();
     let cut_short = tokio::select! {
         biased;
@@ -191,8 +199,8 @@ mod tests {
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
-    use crate::events::EventLog;
-    use crate::runtime::twin::{Trouble, Twin};
+    use crate::record::events::EventLog;
+    use crate::rollout::runtime::twin::{Trouble, Twin};
     use crate::scenario::Options;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";

@@ -5,7 +5,6 @@
 
 pub mod classify;
 mod client;
-pub mod cohort;
 pub mod content;
 mod pulse;
 pub mod schedule;
@@ -20,108 +19,17 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::clock::Moment;
-use crate::failure::Failure;
-use crate::recorder::Recorder;
-pub use client::ConnectionUse;
+use crate::model::clock::Moment;
+use crate::model::cohort::{CohortKind, CohortPlan};
+use crate::model::fresh_connections::FreshConnectionRequests;
+use crate::model::observation::{CohortTotals, Observation};
+use crate::model::sink::Sink;
 use client::{Client, PoolError};
-use cohort::{CohortKind, CohortPlan};
 use schedule::Schedule;
 use workers::Workers;
 
-/// One request, from its scheduled start to its end.
-#[derive(Debug, Clone)]
-pub struct Observation {
-    /// Which cohort, by its position in the scenario.
-    pub cohort: usize,
-    /// Which request of the cohort, from 0.
-    pub number: u64,
-    /// When it should have started: latency counts from here.
-    pub scheduled: Moment,
-    /// When the generator got round to it, or would have if the cohort's concurrency had not been used up. Later than
-    /// scheduled means that the harness was short of CPU.
-    pub dispatched: Moment,
-    /// When it was sent: later than dispatched if the cohort's concurrency was used up.
-    pub started: Moment,
-    /// When the answer was complete, or the failure known.
-    pub finished: Moment,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Who answered, if the answer said so, even if it was not the expected one.
-    pub replica: Option<Arc<str>>,
-    /// What is known of its connection, if it failed.
-    pub connection: Option<Box<ConnectionUse>>,
-}
-
-impl Observation {
-    /// A request that was due and sent at `started`, and ended 10 ms later.
-    #[cfg(test)]
-    pub(crate) fn at(started: Moment, outcome: Outcome) -> Self {
-        Self {
-            cohort: 0,
-            number: 0,
-            scheduled: started,
-            dispatched: started,
-            started,
-            finished: started.plus(Duration::from_millis(10)),
-            outcome,
-            replica: None,
-            connection: None,
-        }
-    }
-
-    /// Whether it waited, because its cohort's concurrency was used up.
-    #[must_use]
-    pub fn has_waited(&self) -> bool {
-        self.started.since(self.dispatched) > Duration::from_millis(1)
-    }
-}
-
-/// How a request ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// As expected: status, body, length.
-    Answered,
-    /// Any other way.
-    Failed(Box<Failure>),
-}
-
-impl Outcome {
-    /// A failure.
-    #[must_use]
-    pub fn failed(failure: Failure) -> Self {
-        Self::Failed(Box::new(failure))
-    }
-
-    /// This outcome, unless it is an answer and something was wrong with it after all.
-    #[must_use]
-    pub(crate) fn unless(self, wrong: Option<Failure>) -> Self {
-        match (self, wrong) {
-            (Self::Answered, Some(failure)) => Self::failed(failure),
-            (outcome, _) => outcome,
-        }
-    }
-}
-
-/// How many requests and connections a cohort began. What was begun and never observed was cut by the end of the run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CohortTotals {
-    /// Requests that were sent.
-    pub sent: u64,
-    /// What its client counted.
-    pub client: ClientTotals,
-}
-
-/// What a cohort's client counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ClientTotals {
-    /// Connections that were established.
-    pub connections: u64,
-    /// Requests that the client's pool repeated on its own; none where nothing can be repeated.
-    pub replayed: Option<u64>,
-    /// Connections that the server closed while they were idle; none where the client cannot see it.
-    pub closed_idle: Option<u64>,
-}
+/// How often a sink that is behind is asked whether it has caught up.
+const SINK_POLL: Duration = Duration::from_millis(4);
 
 /// The load cannot be generated.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +69,8 @@ impl Load {
     pub fn start(
         plans: &[CohortPlan],
         request_timeout: Duration,
-        recorder: &Recorder,
+        sink: &Arc<dyn Sink>,
+        fresh_connections: &FreshConnectionRequests,
     ) -> Result<Self, LoadError> {
         let (mut tasks, stop) = (JoinSet::new(), Arc::<Stop>::default());
         let most = plans.iter().map(|plan| plan.concurrency).max().unwrap_or(1);
@@ -177,8 +86,8 @@ impl Load {
                 began,
                 next: AtomicU64::new(0),
                 sent: AtomicU64::new(0),
-                client: Client::build(plan, request_timeout, recorder.newcomers())?,
-                recorder: recorder.clone(),
+                client: Client::build(plan, request_timeout, fresh_connections.clone())?,
+                sink: Arc::clone(sink),
                 stop: Arc::clone(&stop),
             });
             for sender in 0..plan.concurrency {
@@ -191,7 +100,7 @@ impl Load {
         }
         let pulses = handles
             .iter()
-            .map(|handle| AbortOnDropHandle::new(handle.spawn(pulse::beat(recorder.clone()))))
+            .map(|handle| AbortOnDropHandle::new(handle.spawn(pulse::beat(Arc::clone(sink)))))
             .collect();
         Ok(Self { streams, tasks, stop, _pulses: pulses, _workers: workers })
     }
@@ -241,7 +150,7 @@ struct Stream {
     next: AtomicU64,
     sent: AtomicU64,
     client: Client,
-    recorder: Recorder,
+    sink: Arc<dyn Sink>,
     stop: Arc<Stop>,
 }
 
@@ -251,9 +160,17 @@ impl Stream {
         number * CohortKind::ALL.len() as u64 + self.cohort as u64
     }
 
+    /// Waits while the sink has more observations to take than it should have to keep: the requests are late, which the
+    /// verdict knows, and the memory is bounded.
+    async fn wait_until_sink_keeps_up(&self) {
+        while self.sink.is_behind() {
+            tokio::time::sleep(SINK_POLL).await;
+        }
+    }
+
     async fn send_until_stopped(self: Arc<Self>, turns: impl Iterator<Item = usize>) {
         for turn in turns {
-            self.recorder.wait_until_it_keeps_up().await;
+            self.wait_until_sink_keeps_up().await;
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let due = self.schedule.due(number);
             let scheduled = self.began.plus(due);
@@ -271,7 +188,7 @@ impl Stream {
             let dispatched = if is_free_in_time { started } else { scheduled };
             self.sent.fetch_add(1, Ordering::Relaxed);
             let answer = self.client.request(self.token(number), turn).await;
-            self.recorder.observe(Observation {
+            self.sink.observe(Observation {
                 cohort: self.cohort,
                 number,
                 scheduled,
@@ -291,8 +208,27 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use std::sync::Mutex;
+
     use super::*;
-    use crate::events::EventLog;
+    use crate::model::lifecycle::LifecycleEvent;
+    use crate::model::listener::Listener;
+    /// Keeps what the tests ask for.
+    #[derive(Debug, Default)]
+    struct Stalls(Mutex<Vec<(Moment, Moment)>>);
+
+    impl Sink for Stalls {
+        fn observe(&self, _: Observation) {}
+        fn lifecycle(&self, _: LifecycleEvent) {}
+        fn listeners(&self, _: Moment, _: Vec<Listener>) {}
+        fn stalled(&self, from: Moment, to: Moment) {
+            self.0.lock().unwrap().push((from, to));
+        }
+        fn dropped(&self, _: Moment, _: Moment, _: u64) {}
+        fn is_behind(&self) -> bool {
+            false
+        }
+    }
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -301,8 +237,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let plans = [CohortPlan { url, rate: 1e6, ..CohortPlan::of(CohortKind::Pooled) }];
-        let recorder = Recorder::start(&plans, EventLog::discarding());
-        let load = Load::start(&plans, PATIENCE, &recorder).unwrap();
+        let sink: Arc<dyn Sink> = Arc::<Stalls>::default();
+        let load = Load::start(&plans, PATIENCE, &sink, &FreshConnectionRequests::default()).unwrap();
         let clients = async {
             for _ in 0..client::POOLS {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -321,19 +257,19 @@ mod tests {
     #[tokio::test]
     #[expect(clippy::used_underscore_binding, reason = "only a test looks at the threads")]
     async fn stall_of_any_of_the_threads_is_seen() {
-        let cpus = crate::environment::cpus();
+        let cpus = crate::host::limits::cpus();
         let plans = [CohortPlan { concurrency: cpus, ..CohortPlan::of(CohortKind::Fresh) }];
         for position in 0..cpus {
-            let recorder = Recorder::start(&plans, EventLog::discarding());
-            let load = Load::start(&plans, PATIENCE, &recorder).unwrap();
+            let stalls = Arc::<Stalls>::default();
+            let sink: Arc<dyn Sink> = Arc::<Stalls>::clone(&stalls);
+            let load = Load::start(&plans, PATIENCE, &sink, &FreshConnectionRequests::default()).unwrap();
             let thread = &load._workers.handles()[position];
             // It wants to beat every 10 ms, and cannot.
             thread.spawn(async { std::thread::sleep(Duration::from_millis(100)) }).await.unwrap();
             // The beat is due before this ends.
             thread.spawn(tokio::time::sleep(Duration::from_millis(30))).await.unwrap();
             load.finish(PATIENCE).await;
-            let recording = recorder.close(None).await;
-            assert!(!recording.stalls.total.is_zero(), "that of thread {position} was not");
+            assert!(!stalls.0.lock().unwrap().is_empty(), "that of thread {position} was not");
         }
     }
 }

@@ -11,23 +11,24 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Command, Format, OutputArgs, RunArgs};
-use hitless::checkout::{Artifact, Checkout, CheckoutError};
+use hitless::analysis::verdict::Verdict;
+use hitless::artifacts::checkout::{Artifact, Checkout, CheckoutError};
+use hitless::artifacts::image::{self, ImageError};
 use hitless::clean::clean;
 use hitless::compare::{self, CompareError, Comparison};
 use hitless::doctor::{self, Finding};
-use hitless::environment;
-use hitless::image::{self, ImageError};
+use hitless::host::limits;
 use hitless::matrix::{self, Known};
 use hitless::progress::Display;
 use hitless::report::files::{self, FilesError};
 use hitless::report::terminal::{self, Style};
 use hitless::report::{self, Report, annotations, json, markdown};
+use hitless::rollout::runtime::RuntimeError;
+use hitless::rollout::runtime::docker::engine::Engine;
 use hitless::run::{RunError, run, server_of};
-use hitless::runtime::RuntimeError;
-use hitless::runtime::docker::engine::Engine;
 use hitless::scenario::{self, Options, Preset, Scenario, ScenarioError, Server};
 use hitless::selftest::{self, SelftestError};
-use hitless::verdict::Verdict;
+use hitless::stored_report::{self, StoredReportError};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -52,6 +53,8 @@ enum MainError {
     #[error(transparent)]
     Files(#[from] FilesError),
     #[error(transparent)]
+    StoredReport(#[from] StoredReportError),
+    #[error(transparent)]
     Compare(#[from] CompareError),
     #[error("failed to write the manual into {0}: {1}; choose another directory with --output")]
     Manual(String, std::io::Error),
@@ -63,6 +66,7 @@ impl MainError {
             Self::Usage(_)
             | Self::ScenarioFile(..)
             | Self::Files(_)
+            | Self::StoredReport(_)
             | Self::Compare(_)
             | Self::Manual(..) => 2,
             Self::Run(RunError::Interrupted) => 4,
@@ -73,7 +77,7 @@ impl MainError {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    environment::raise_descriptor_limit();
+    limits::raise_descriptor_limit();
     let command = Cli::parse().command;
     match dispatch(command).await {
         Ok(code) => ExitCode::from(code),
@@ -157,7 +161,7 @@ async fn carry_out_presets(args: RunArgs, output: OutputArgs) -> Result<u8, Main
 }
 
 fn render_again(path: &Path, output: OutputArgs) -> Result<u8, MainError> {
-    let report = files::read(path)?;
+    let report = stored_report::read(path)?;
     let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
     files::write(&report, directory)?;
     tell(output, &report, &json::render(&report), || terminal::render(&report, style()));

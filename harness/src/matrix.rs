@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::load::cohort::CohortKind;
+use crate::analysis::verdict::Verdict;
+use crate::model::cohort::CohortKind;
 use crate::progress::Display;
 use crate::report::Report;
 use crate::report::digest::Ends;
 use crate::run::{RunError, run};
 use crate::scenario::{Options, Preset, Scenario, ScenarioError};
-use crate::verdict::Verdict;
 
 /// One preset's scenario for each preset; `options` say the rest.
 ///
@@ -151,8 +151,8 @@ pub(crate) const fn known_of(preset: Preset) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::FailureClass;
-    use crate::phase::Phase;
+    use crate::model::failure::FailureClass;
+    use crate::model::phase::Phase;
     use crate::samples::report;
 
     const fn lost(class: FailureClass) -> (FailureClass, Phase) {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::recorder::Live;
+use crate::record::recorder::Live;
 use crate::report::text::visible;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
@@ -118,7 +118,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::phase::Phase;
+    use crate::model::phase::Phase;
 
     fn live(phase: Option<Phase>, requests: u64, failed: u64, ended: usize) -> Live {
         let mut live = Live::default();

@@ -1,5 +1,5 @@
 //! What is told about a run: one [`Report`], put together by [`assemble`], written as `report.json` and rendered by the
-//! sinks beside it. The numbers come from [`summary`](crate::summary) and [`verdict`](crate::verdict).
+//! sinks beside it. The numbers come from [`summary`](crate::analysis::summary) and [`verdict`](crate::analysis::verdict).
 
 pub mod annotations;
 pub mod assemble;
@@ -21,15 +21,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::assemble::Context;
-use crate::budget::Budget;
-use crate::evidence::Evidence;
-use crate::failure::{Cause, FailureClass};
-use crate::lives::Life;
-use crate::phase::Phase;
-use crate::recording::{LifecycleKind, Source};
-use crate::runtime::Environment;
-use crate::summary::{CohortSummary, Counts, Latency, LossyRestarts, PhaseSummary};
-use crate::verdict::{BudgetResult, Verdict};
+use crate::analysis::evidence::Evidence;
+use crate::analysis::lives::Life;
+use crate::analysis::summary::{CohortSummary, Counts, Latency, LossyRestarts, PhaseSummary};
+use crate::analysis::verdict::{BudgetResult, Verdict};
+use crate::model::budget::Budget;
+use crate::model::environment::Environment;
+use crate::model::failure::{Cause, FailureClass};
+use crate::model::lifecycle::{LifecycleKind, Source};
+use crate::model::phase::Phase;
+use crate::model::scenario_info::ScenarioInfo;
 
 /// The version of `report.json`'s schema. It grows when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -105,40 +106,6 @@ pub struct RunInfo {
     /// Why the run ended before its rollout did, if it did.
     #[serde(default)]
     pub cut_short: Option<String>,
-}
-
-/// What was tested.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScenarioInfo {
-    /// In a few words.
-    pub subject: String,
-    /// Our server's preset, if it was our server.
-    pub preset: Option<String>,
-    /// The image, if the run chose one.
-    pub image: Option<String>,
-    /// How many replicas were rolled.
-    pub replicas: usize,
-    /// How often each.
-    pub rounds: u32,
-    /// Where the requests went.
-    pub url: String,
-    /// The cohorts' plans.
-    pub cohorts: Vec<CohortInfo>,
-    /// Seed of the restarts' jitter.
-    pub seed: u64,
-}
-
-/// One cohort's plan.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CohortInfo {
-    /// Its name.
-    pub name: String,
-    /// Requests per second.
-    pub rate: f64,
-    /// Most requests in flight.
-    pub concurrency: usize,
-    /// Where its requests went.
-    pub url: String,
 }
 
 /// Who answered.

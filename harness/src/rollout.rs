@@ -1,14 +1,16 @@
 //! The order of events of a rollout, as straight-line code. Sees the [`Runtime`] trait, never an engine.
 
+pub mod runtime;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Moment;
-use crate::phase::Phase;
-use crate::recorder::Recorder;
-use crate::recording::LifecycleKind;
-use crate::recording::{RestartId, RestartStep};
-use crate::runtime::{Replica, Runtime, RuntimeError};
+use crate::model::clock::Moment;
+use crate::model::lifecycle::LifecycleKind;
+use crate::model::phase::Phase;
+use crate::model::restart::{RestartId, RestartStep};
+use crate::record::recorder::Recorder;
+use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{Change, Edition, Order, Timing};
 
 /// How long a replica that is ready may take until it has answered a request.
@@ -194,7 +196,7 @@ impl Jitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::twin::{Trouble, Twin};
+    use crate::rollout::runtime::twin::{Trouble, Twin};
     use crate::scenario::Origin;
 
     fn replicas() -> Vec<Replica> {

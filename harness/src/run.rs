@@ -4,24 +4,25 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Moment, WallOffset};
-use crate::environment;
-use crate::events::line::Head;
-use crate::events::{EventLog, EventLogError};
+use crate::analysis::summary::Summary;
+use crate::analysis::verdict::{Asked, judge};
+use crate::artifacts::image::ImageError;
+use crate::artifacts::program::ProgramError;
 use crate::experiment::{Experiment, ExperimentError};
-use crate::image::ImageError;
-use crate::program::ProgramError;
+use crate::host::limits;
+use crate::model::clock::{Moment, WallOffset};
+use crate::model::environment::Environment;
+use crate::model::scenario_info::ScenarioInfo;
 use crate::progress::{Display, Progress};
-use crate::recorder::Recorder;
+use crate::record::events::line::Head;
+use crate::record::events::{EventLog, EventLogError};
+use crate::record::recorder::Recorder;
 use crate::report::files::{self, FilesError};
-use crate::report::{Context, Report, SCHEMA_VERSION, ScenarioInfo};
-use crate::runtime::compose;
-use crate::runtime::docker::engine::Engine;
-use crate::runtime::output::OutputFiles;
-use crate::runtime::{Environment, RuntimeError};
+use crate::report::{Context, Report, SCHEMA_VERSION};
+use crate::rollout::runtime::docker::engine::Engine;
+use crate::rollout::runtime::output::OutputFiles;
+use crate::rollout::runtime::{RuntimeError, compose};
 use crate::scenario::{Scenario, Server, Subject};
-use crate::summary::Summary;
-use crate::verdict::{Asked, judge};
 
 mod venue;
 
@@ -88,10 +89,10 @@ pub async fn run(
 ) -> Result<(Report, PathBuf), RunError> {
     let venue = unless_interrupted(interrupt, Venue::prepare(scenario, display)).await??;
     let environment = Environment {
-        kernel: environment::kernel(),
-        tcp_migrate_req: environment::tcp_migrate_req(),
+        kernel: limits::kernel(),
+        tcp_migrate_req: limits::tcp_migrate_req(),
         engine: venue.engine().await?,
-        cpus: environment::cpus(),
+        cpus: limits::cpus(),
     };
     let (id, wall) = (run_id(), WallOffset::read());
     let directory = scenario.report_dir.clone().unwrap_or_else(|| Path::new("hitless-report").join(&id));

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use crate::clock::{Moment, WallOffset};
-use crate::failure::FailureClass;
-use crate::load::{CohortTotals, ConnectionUse};
-use crate::phase::Phase;
-use crate::recording::{CohortRecord, Coverage, FailureRecord, Recording, RestartRecord, Tally};
+use crate::analysis::summary::Summary;
+use crate::analysis::verdict::{Asked, judge};
+use crate::model::clock::{Moment, WallOffset};
+use crate::model::environment::Environment;
+use crate::model::failure::FailureClass;
+use crate::model::observation::{CohortTotals, ConnectionUse};
+use crate::model::phase::Phase;
+use crate::model::restart::RestartRecord;
+use crate::model::scenario_info::ScenarioInfo;
+use crate::model::tally::Tally;
+use crate::record::recording::{CohortRecord, Coverage, FailureRecord, Recording};
+use crate::report::Report;
 use crate::report::assemble::Context;
-use crate::report::{Report, ScenarioInfo};
-use crate::runtime::Environment;
 use crate::scenario::{Options, Scenario};
-use crate::summary::Summary;
-use crate::verdict::{Asked, judge};
 
 /// So many milliseconds from the clock's zero.
 pub(crate) fn at(ms: u64) -> Moment {

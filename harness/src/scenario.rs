@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 
-use crate::budget::Budget;
-use crate::load::cohort::CohortPlan;
+use crate::model::budget::Budget;
+use crate::model::cohort::CohortPlan;
 
 mod budgets;
 mod change;
@@ -154,7 +154,7 @@ pub fn any_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::content::ExpectedBody;
+    use crate::model::expectation::ExpectedBody;
 
     fn scenario(options: &Options) -> Result<Scenario, ScenarioError> {
         Scenario::from_options(options)

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use self::finding::describe;
-use crate::checkout::Artifact;
-use crate::image::{self, ImageError};
+use crate::artifacts::checkout::Artifact;
+use crate::artifacts::image::{self, ImageError};
 use crate::progress::Display;
 use crate::report::Report;
+use crate::rollout::runtime::docker::engine::Engine;
 use crate::run::{RunError, run};
-use crate::runtime::docker::engine::Engine;
 use crate::scenario::ScenarioError;
 
 mod case;
@@ -44,7 +44,7 @@ pub enum SelftestError {
     Scenario(#[from] ScenarioError),
     /// The engine failed.
     #[error(transparent)]
-    Engine(#[from] crate::runtime::RuntimeError),
+    Engine(#[from] crate::rollout::runtime::RuntimeError),
 }
 
 /// Carries out every case; their reports go below `directory`.
@@ -87,6 +87,6 @@ fn judge(case: &'static Case, result: Result<(Report, PathBuf), RunError>) -> Re
 
 fn is_not_ready(error: &RunError) -> bool {
     use crate::experiment::ExperimentError;
-    use crate::runtime::RuntimeError;
+    use crate::rollout::runtime::RuntimeError;
     matches!(error, RunError::Experiment(ExperimentError::Runtime(RuntimeError::NotReady { .. })))
 }

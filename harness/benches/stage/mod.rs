@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use hitless::clock::{Moment, WallOffset};
-use hitless::events::EventLog;
-use hitless::events::line::Head;
+use hitless::analysis::summary::Summary;
 use hitless::load::Load;
-use hitless::recorder::Recorder;
-use hitless::report::{SCHEMA_VERSION, ScenarioInfo};
-use hitless::runtime::Environment;
+use hitless::model::clock::{Moment, WallOffset};
+use hitless::model::environment::Environment;
+use hitless::model::scenario_info::ScenarioInfo;
+use hitless::model::sink::Sink;
+use hitless::record::events::EventLog;
+use hitless::record::events::line::Head;
+use hitless::record::recorder::Recorder;
+use hitless::report::SCHEMA_VERSION;
 use hitless::scenario::{Options, Scenario};
-use hitless::summary::Summary;
 
 /// What the binary itself uses.
 #[global_allocator]
@@ -121,13 +124,19 @@ pub(crate) fn recorder(scenario: &Scenario, directory: &std::path::Path) -> Reco
     Recorder::start(&scenario.cohorts, EventLog::create(directory, head).expect("a file in a new directory"))
 }
 
+/// Starts the load of a scenario, observed by `recorder`.
+pub(crate) fn start(scenario: &Scenario, recorder: &Recorder) -> Load {
+    let sink: Arc<dyn Sink> = Arc::new(recorder.clone());
+    Load::start(&scenario.cohorts, PATIENCE, &sink, &recorder.fresh_connections()).expect("a client")
+}
+
 /// The harness's load for `length`, its checks and its recording included.
 pub(crate) fn load(scenario: &Scenario, length: Duration) -> Run {
     let directory = tempfile::tempdir().expect("a directory");
     let (began, before) = (Instant::now(), cpu_of_this_process());
     let (recording, took) = runtime().block_on(async {
         let recorder = recorder(scenario, directory.path());
-        let load = Load::start(&scenario.cohorts, PATIENCE, &recorder).expect("a client");
+        let load = start(scenario, &recorder);
         recorder.load_began();
         tokio::time::sleep(length).await;
         let totals = load.finish(PATIENCE).await;

@@ -11,12 +11,12 @@
 
 use serde::Serialize;
 
+use crate::analysis::confidence::second_at_least;
+use crate::analysis::summary::{CohortSummary, Counts};
 use crate::compare::Change;
-use crate::confidence::second_at_least;
-use crate::failure::FailureClass;
+use crate::model::failure::FailureClass;
 use crate::report::Report;
 use crate::report::text::count;
-use crate::summary::{CohortSummary, Counts};
 
 /// Chance may look like a regression so often, for each number.
 const LEVEL: f64 = 0.001;

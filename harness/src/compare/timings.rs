@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::compare::Change;
 use crate::compare::ranks::{least_likelihood, likelihood, median};
-use crate::phase::Phase;
+use crate::model::phase::Phase;
 use crate::report::text::short_ms;
 use crate::report::{Report, RestartInfo};
 

@@ -6,8 +6,8 @@
 use std::error::Error;
 use std::io;
 
-use crate::cause::chain;
-use crate::failure::{Failure, FailureClass};
+use crate::model::error_chain::chain;
+use crate::model::failure::{Failure, FailureClass};
 
 /// How far a request had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,9 +14,10 @@ use std::time::Duration;
 pub(in crate::load) use pool::POOLS;
 pub(crate) use pool::PoolError;
 
-use crate::load::cohort::{CohortKind, CohortPlan};
-use crate::load::{ClientTotals, Outcome};
-use crate::recorder::Newcomers;
+use crate::model::cohort::{CohortKind, CohortPlan};
+use crate::model::fresh_connections::FreshConnectionRequests;
+use crate::model::observation::ConnectionUse;
+use crate::model::observation::{ClientTotals, Outcome};
 
 /// The header in which a replica gives its name.
 pub(crate) const REPLICA_HEADER: &str = "x-replica";
@@ -38,30 +39,6 @@ pub(crate) struct Answer {
     pub(crate) connection: Option<ConnectionUse>,
 }
 
-/// What is known of a request's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionUse {
-    /// Which request of its connection it was, from 1; none if its connection was kept and nobody counted.
-    pub nth: Option<u64>,
-    /// Bytes that the connection had carried to the server for this request.
-    pub sent: Option<u64>,
-    /// Bytes that had come back for this request.
-    pub received: Option<u64>,
-}
-
-impl ConnectionUse {
-    /// The only request of a new connection.
-    pub(crate) const FIRST: Self = Self { nth: Some(1), sent: None, received: None };
-    /// Some later request of a connection.
-    pub(crate) const LATER: Self = Self { nth: None, sent: None, received: None };
-
-    /// Whether its connection had carried another request before.
-    #[must_use]
-    pub fn is_kept(self) -> bool {
-        self.nth != Some(1)
-    }
-}
-
 impl Answer {
     /// What is known of the connection, if the request failed: it explains nothing else.
     pub(crate) fn connection_of_failure(&self) -> Option<Box<ConnectionUse>> {
@@ -81,13 +58,13 @@ impl Client {
     pub(crate) fn build(
         plan: &CohortPlan,
         request_timeout: Duration,
-        newcomers: Newcomers,
+        fresh_connections: FreshConnectionRequests,
     ) -> Result<Self, PoolError> {
         match plan.kind {
             CohortKind::Strict => {
-                Ok(Self::Strict(strict::StrictClient::new(plan, request_timeout, newcomers)))
+                Ok(Self::Strict(strict::StrictClient::new(plan, request_timeout, fresh_connections)))
             }
-            _ => pool::PoolClient::build(plan, request_timeout, newcomers).map(Self::Pool),
+            _ => pool::PoolClient::build(plan, request_timeout, fresh_connections).map(Self::Pool),
         }
     }
 
@@ -115,7 +92,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::load::content::{Expectation, ExpectedBody};
+    use crate::model::expectation::{Expectation, ExpectedBody};
 
     #[tokio::test]
     async fn headers_that_are_asked_for_are_sent_once_by_every_kind_of_client() {
@@ -138,7 +115,8 @@ mod tests {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
                 head.to_ascii_lowercase()
             });
-            let client = Client::build(&plan, Duration::from_secs(5), Newcomers::default()).unwrap();
+            let client =
+                Client::build(&plan, Duration::from_secs(5), FreshConnectionRequests::default()).unwrap();
             assert_eq!(client.request(0, 0).await.outcome, Outcome::Answered, "{kind:?}");
             let head = answering.await.unwrap();
             assert!(head.starts_with("get /path http/1.1\r\n"), "{kind:?}: {head}");
@@ -174,7 +152,8 @@ mod tests {
                     stream.write_all(answer.as_bytes()).await.unwrap();
                 }
             });
-            let client = Client::build(&plan, Duration::from_secs(5), Newcomers::default()).unwrap();
+            let client =
+                Client::build(&plan, Duration::from_secs(5), FreshConnectionRequests::default()).unwrap();
             assert_eq!(client.request(7, 0).await.outcome, Outcome::Answered, "{kind:?}");
             assert_eq!(
                 client.request(8, 0).await.outcome,
@@ -186,7 +165,7 @@ mod tests {
             };
             assert_eq!(
                 failure.class,
-                crate::failure::FailureClass::WrongBody,
+                crate::model::failure::FailureClass::WrongBody,
                 "{kind:?}: {}",
                 failure.detail
             );

@@ -4,10 +4,11 @@
 //! Independent of the load and of the server: a server that does not answer makes no pulse late, a machine that is busy
 //! with something else does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Moment;
-use crate::recorder::Recorder;
+use crate::model::clock::Moment;
+use crate::model::sink::Sink;
 
 /// How often the pulse wants to beat.
 const BEAT: Duration = Duration::from_millis(10);
@@ -15,13 +16,13 @@ const BEAT: Duration = Duration::from_millis(10);
 const STALL: Duration = Duration::from_millis(20);
 
 /// Beats, and records each stall, until it is dropped.
-pub(super) async fn beat(recorder: Recorder) {
+pub(super) async fn beat(sink: Arc<dyn Sink>) {
     loop {
         let due = Moment::now().plus(BEAT);
         tokio::time::sleep(BEAT).await;
         let now = Moment::now();
         if now.since(due) > STALL {
-            recorder.stalled(due, now);
+            sink.stalled(due, now);
         }
     }
 }

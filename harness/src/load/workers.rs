@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::environment;
+use crate::host::limits;
 
 /// Threads that run what is spawned on them until they are dropped.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Workers {
         let end = CancellationToken::new();
         let guard = Some(end.clone().drop_guard());
         let mut workers = Self { handles: Vec::new(), threads: Vec::new(), end: guard };
-        for number in 0..environment::cpus().min(most).max(1) {
+        for number in 0..limits::cpus().min(most).max(1) {
             let (told, handle) = mpsc::channel();
             let end = end.clone();
             let thread = thread::Builder::new().name(format!("load-{number}"));
@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn each_runs_on_a_thread_of_its_own_and_ends_with_the_load() {
         let workers = Workers::start(usize::MAX).unwrap();
-        assert_eq!(workers.handles().len(), environment::cpus());
+        assert_eq!(workers.handles().len(), limits::cpus());
         let mut threads = BTreeSet::new();
         for handle in workers.handles() {
             let name = async { thread::current().name().map(str::to_owned) };

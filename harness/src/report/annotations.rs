@@ -4,12 +4,12 @@
 
 use std::fmt::Write as _;
 
-use crate::failure::FailureClass;
+use crate::analysis::verdict::{BudgetResult, Verdict};
+use crate::model::failure::FailureClass;
 use crate::report::Report;
 use crate::report::digest::{classed, seen};
 use crate::report::headline::sentence;
 use crate::report::text::clipped;
-use crate::verdict::{BudgetResult, Verdict};
 
 /// GitHub shows ten errors and ten warnings a step.
 const MOST: usize = 10;

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use crate::budget::Budget;
-use crate::clock::{Moment, WallOffset, milliseconds};
-use crate::evidence::Evidence;
-use crate::failure::FailureClass;
-use crate::lives::lives;
-use crate::phase::Phase;
-use crate::recording::{Bucket, FailureRecord, LifecycleEvent, Recording, RestartRecord, Timeline};
+use crate::analysis::evidence::Evidence;
+use crate::analysis::lives::lives;
+use crate::analysis::summary::{Summary, counts, latency, per_million};
+use crate::analysis::verdict::{BudgetResult, Judgement};
+use crate::model::budget::Budget;
+use crate::model::clock::{Moment, WallOffset, milliseconds};
+use crate::model::environment::Environment;
+use crate::model::failure::FailureClass;
+use crate::model::lifecycle::LifecycleEvent;
+use crate::model::phase::Phase;
+use crate::model::restart::RestartRecord;
+use crate::model::scenario_info::{CohortInfo, ScenarioInfo};
+use crate::record::recording::{Bucket, FailureRecord, Recording, Timeline};
 use crate::report::{
-    BucketInfo, CohortInfo, EventInfo, FailureInfo, ReplicaInfo, Report, RestartInfo, RunInfo,
-    SCHEMA_VERSION, ScenarioInfo, TimelineInfo,
+    BucketInfo, EventInfo, FailureInfo, ReplicaInfo, Report, RestartInfo, RunInfo, SCHEMA_VERSION,
+    TimelineInfo,
 };
-use crate::runtime::Environment;
 use crate::scenario::{Origin, Scenario};
-use crate::summary::{Summary, counts, latency, per_million};
-use crate::verdict::{BudgetResult, Judgement};
 
 /// More events than this are counted only. A restart makes about fifteen.
 const MOST_EVENTS: usize = 20_000;

@@ -3,12 +3,12 @@
 
 use std::cmp::Reverse;
 
-use crate::failure::FailureClass;
-use crate::phase::Phase;
+use crate::analysis::verdict::BudgetResult;
+use crate::model::failure::ByClass;
+use crate::model::failure::FailureClass;
+use crate::model::phase::Phase;
 use crate::report::text::{clipped, count, counted, rounded, short_ms};
 use crate::report::{Report, RestartInfo};
-use crate::summary::ByClass;
-use crate::verdict::BudgetResult;
 
 const NAME_LENGTH: usize = 40;
 
@@ -139,7 +139,7 @@ pub fn bound(per_million: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::CohortInfo;
+    use crate::model::scenario_info::CohortInfo;
     use crate::samples;
 
     #[test]

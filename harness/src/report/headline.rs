@@ -1,11 +1,11 @@
 //! A report in one sentence, and what to do about it. Every sink that speaks to people begins with these.
 
-use crate::failure::FailureClass;
-use crate::load::cohort::CohortKind;
+use crate::analysis::verdict::{BudgetResult, Verdict};
+use crate::model::cohort::CohortKind;
+use crate::model::failure::FailureClass;
 use crate::report::digest::{classes, seen};
 use crate::report::text::{clipped, count, counted, rounded};
 use crate::report::{FailureInfo, Report};
-use crate::verdict::{BudgetResult, Verdict};
 
 /// The verdict in one sentence.
 #[must_use]

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::phase::Phase;
+use crate::analysis::verdict::Verdict;
+use crate::model::phase::Phase;
 use crate::report::Report;
 use crate::report::digest::{self, bound, classes, seen};
 use crate::report::headline::{advice, sentence};
 use crate::report::text::{clipped, count, short_ms};
-use crate::verdict::Verdict;
 
 /// GitHub shows at most 1 MiB a step; with these a summary stays far below, whatever the names in it.
 const MOST_RESTARTS: usize = 100;

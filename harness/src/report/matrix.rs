@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use crate::load::cohort::CohortKind;
+use crate::analysis::summary::Counts;
+use crate::analysis::verdict::Verdict;
 use crate::matrix::{Finding, Known, known_of};
+use crate::model::cohort::CohortKind;
 use crate::report::Report;
 use crate::report::digest::Ends;
 use crate::report::terminal::{Style, painted, table};
 use crate::report::text::{clipped, short_ms};
 use crate::scenario::Preset;
-use crate::summary::Counts;
-use crate::verdict::Verdict;
 
 /// The table: one preset a row, and one for each of its cohorts; below it, what is known of each preset and whether it
 /// was seen.
@@ -82,9 +82,9 @@ fn shares(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::FailureClass;
     use crate::matrix::judge;
-    use crate::phase::Phase;
+    use crate::model::failure::FailureClass;
+    use crate::model::phase::Phase;
     use crate::samples::report;
 
     #[test]

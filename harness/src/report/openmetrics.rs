@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use crate::failure::FailureClass;
+use crate::analysis::verdict::Verdict;
+use crate::model::failure::FailureClass;
 use crate::report::Report;
 use crate::report::text::clipped;
-use crate::verdict::Verdict;
 
 const NAME_LENGTH: usize = 80;
 

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::failure::FailureClass;
-use crate::phase::Phase;
+use crate::analysis::summary::Latency;
+use crate::analysis::verdict::Verdict;
+use crate::model::failure::ByClass;
+use crate::model::failure::FailureClass;
+use crate::model::phase::Phase;
 use crate::report::digest::{Ends, behind_schedule, bound, mean_phases};
 use crate::report::text::{clipped, counted, short_ms, visible, wrapped};
 use crate::report::{Report, RestartInfo};
-use crate::summary::{ByClass, Latency};
-use crate::verdict::Verdict;
 
 /// The widest that anything here gets.
 pub const WIDTH: u16 = 80;

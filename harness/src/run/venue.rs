@@ -6,20 +6,20 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::RunError;
-use crate::checkout::Artifact;
+use crate::artifacts::checkout::Artifact;
+use crate::artifacts::image::{self, Built};
+use crate::artifacts::program;
 use crate::experiment::{self, Experiment};
-use crate::image::{self, Built};
-use crate::owner;
-use crate::program;
+use crate::host::owner;
 use crate::progress::Display;
-use crate::recorder::Recorder;
-use crate::runtime::RuntimeError;
-use crate::runtime::compose::ComposeRuntime;
-use crate::runtime::docker::DockerRuntime;
-use crate::runtime::docker::engine::Engine;
-use crate::runtime::output::OutputFiles;
-use crate::runtime::probe::check_port;
-use crate::runtime::process::ProcessRuntime;
+use crate::record::recorder::Recorder;
+use crate::rollout::runtime::RuntimeError;
+use crate::rollout::runtime::compose::ComposeRuntime;
+use crate::rollout::runtime::docker::DockerRuntime;
+use crate::rollout::runtime::docker::engine::Engine;
+use crate::rollout::runtime::output::OutputFiles;
+use crate::rollout::runtime::probe::check_port;
+use crate::rollout::runtime::process::ProcessRuntime;
 use crate::scenario::{Editions, Origin, SERVER_IMAGE, Scenario, Subject};
 
 /// Where the replicas of a run live, with all that it takes to start them.

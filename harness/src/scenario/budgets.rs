@@ -1,9 +1,9 @@
 //! The budgets of a run, and whether it can have what they count.
 
 use super::{Change, ScenarioError};
-use crate::budget::{Budget, Metric};
-use crate::load::cohort::CohortPlan;
-use crate::phase::Phase;
+use crate::model::budget::{Budget, Metric};
+use crate::model::cohort::CohortPlan;
+use crate::model::phase::Phase;
 
 /// The budgets that `texts` say, all of them over what a run of these cohorts and this change can have.
 pub(super) fn from_texts(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Options, Origin, ScenarioError, Subject};
-use crate::phase::Phase;
+use crate::model::phase::Phase;
 
 /// What a rollout does to each replica.
 #[derive(Debug, Clone, PartialEq, Eq)]

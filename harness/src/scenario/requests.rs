@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Options, ScenarioError, Server, Target};
-use crate::load::cohort::{CohortKind, CohortPlan, Payload};
-use crate::load::content::{Expectation, ExpectedBody, upload_receipt};
+use crate::model::cohort::{CohortKind, CohortPlan, Payload};
+use crate::model::expectation::{Expectation, ExpectedBody, upload_receipt};
 
 const MAX_RATE: f64 = 1_000_000.0;
 /// What our server's long answers and uploads are made of.

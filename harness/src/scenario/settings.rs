@@ -1,7 +1,7 @@
 //! How the replicas differ from what their image, or their program, says itself.
 
 use super::{Options, ScenarioError, Subject};
-use crate::signals;
+use crate::model::signals;
 
 /// What is said beyond the image or the program; what is left out, these say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Expected;
-use crate::failure::FailureClass;
+use crate::model::failure::FailureClass;
 use crate::scenario::{Options, SERVER_IMAGE, Scenario, ScenarioError};
 
 /// How long a saboteur serves on after the signal: what it has not read by then it loses, and a busy machine makes it slow.

@@ -2,8 +2,8 @@
 
 use super::expected::{closed_idle, has_died};
 use super::{CASES, Case};
+use crate::analysis::verdict::Verdict;
 use crate::report::Report;
-use crate::verdict::Verdict;
 
 /// How a case went.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! The sentence at the top, and what GitHub shows beside a job: what broke comes first, and only what the server is to
 //! blame for is an error.
 
+use hitless::analysis::verdict::Verdict;
 use hitless::report::headline::{advice, sentence};
 use hitless::report::{Report, annotations};
-use hitless::verdict::Verdict;
 
 use crate::runs::Run;
 
@@ -35,7 +35,7 @@ fn every_class_is_told_in_words() {
 
 #[test]
 fn causes_are_ranked_by_all_failures_and_not_by_those_that_were_kept() {
-    use hitless::failure::FailureClass::{Refused, Truncated};
+    use hitless::model::failure::FailureClass::{Refused, Truncated};
     let mut report = report(&["failed==0"], Run { lost: vec![Refused, Truncated], ..Run::clean() });
     assert!(advice(&report)[0].starts_with("Connections were refused"), "{:?}", advice(&report));
     report.totals.by_class.insert(Truncated, 1_000_000);

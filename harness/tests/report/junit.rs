@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use hitless::report::{Report, files};
-use hitless::verdict::Verdict;
+use hitless::analysis::verdict::Verdict;
+use hitless::report::Report;
+use hitless::stored_report;
 
 use crate::runs::{self, Run};
 use crate::tools;
@@ -106,7 +107,7 @@ fn what_says_nothing_of_the_server_is_an_error() {
     lines.pop();
     let directory = tempfile::tempdir().expect("a directory for the run");
     runs::write(&lines, directory.path());
-    let cut_short = files::read(directory.path()).expect("the events are a run");
+    let cut_short = stored_report::read(directory.path()).expect("the events are a run");
     assert_eq!((cut_short.verdict, outcomes(&cut_short)), (Verdict::Inconclusive, (0, 1)));
 }
 

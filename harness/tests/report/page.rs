@@ -5,10 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::process::Command;
 
+use hitless::model::failure::ByClass;
 use hitless::report::digest::{bound, seen};
 use hitless::report::json;
 use hitless::report::text::{count, short_ms};
-use hitless::summary::ByClass;
 use html5ever::tokenizer::{
     BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts,
 };

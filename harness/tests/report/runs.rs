@@ -7,15 +7,17 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
-use hitless::events::line::{
+use hitless::model::environment::Environment;
+use hitless::model::failure::FailureClass;
+use hitless::model::lifecycle::{LifecycleKind, Source};
+use hitless::model::phase::Phase;
+use hitless::model::restart::RestartStep;
+use hitless::model::scenario_info::{CohortInfo, ScenarioInfo};
+use hitless::record::events::line::{
     Event, Failed, Head, Line, Nearest, Sample, SeenListener, Sparse, Stretch, TallyLine, Totals,
 };
-use hitless::failure::FailureClass;
-use hitless::phase::Phase;
-use hitless::recording::RestartStep;
-use hitless::recording::{LifecycleKind, Source};
-use hitless::report::{CohortInfo, Report, SCHEMA_VERSION, ScenarioInfo, files};
-use hitless::runtime::Environment;
+use hitless::report::{Report, SCHEMA_VERSION};
+use hitless::stored_report;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -96,7 +98,7 @@ impl Run {
 
     /// The report of the run.
     pub(crate) fn report(&self) -> Report {
-        files::read(self.written().path()).expect("the events are a run")
+        stored_report::read(self.written().path()).expect("the events are a run")
     }
 
     pub(crate) fn lines(&self) -> Vec<Line> {
@@ -354,7 +356,7 @@ fn lifecycle(t_ms: f64, replica: Arc<str>, event: LifecycleKind, source: Source,
 }
 
 fn tally(requests: u64, lost: &[FailureClass]) -> TallyLine {
-    let mut by_class = hitless::summary::ByClass::new();
+    let mut by_class = hitless::model::failure::ByClass::new();
     for class in lost {
         *by_class.entry(*class).or_default() += 1;
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use hitless::failure::FailureClass;
-use hitless::phase::Phase;
+use hitless::model::failure::FailureClass;
+use hitless::model::phase::Phase;
 use hitless::report::json;
 use jsonschema::Validator;
 use serde_json::{Value, json};

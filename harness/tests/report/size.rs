@@ -1,9 +1,10 @@
 //! However long a run, what is written of it can be opened, sent and shown.
 
-use hitless::replay::replay;
+use hitless::record::replay::replay;
 use hitless::report::{Report, html, json, junit, markdown};
 
 use crate::runs::{self, Run};
+use hitless::stored_report::report_of;
 
 const MIB: usize = 1 << 20;
 
@@ -20,7 +21,8 @@ fn assert_bounded(report: &Report, what: &str) {
 fn million_requests_over_a_thousand_restarts_fit() {
     let directory = Run::biggest().written();
     let events = std::fs::File::open(directory.path().join("events.jsonl")).expect("the events");
-    let report = replay(std::io::BufReader::new(events)).expect("the events are a run");
+    let replayed = replay(std::io::BufReader::new(events)).expect("the events are a run");
+    let report = report_of(replayed);
     assert_eq!((report.totals.requests, report.restarts.len()), (1_000_000, 1_000));
     assert_eq!((report.totals.failed, report.failures.len()), (1_000, 1_000));
     assert_bounded(&report, "a million requests");

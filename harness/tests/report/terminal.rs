@@ -1,9 +1,9 @@
 //! What is printed: at most 80 columns, and plain unless a person looks at it.
 
+use hitless::analysis::summary::CohortSummary;
 use hitless::matrix;
 use hitless::report::terminal::{self, Style};
 use hitless::report::{self, Report};
-use hitless::summary::CohortSummary;
 
 use crate::runs::{self, Run};
 

@@ -12,13 +12,15 @@ use super::connector::WatchConnects;
 use super::names::Names;
 use super::notes::{self, Notes};
 use super::sources::sources;
-use super::{Answer, ConnectionUse, REPLICA_HEADER};
-use crate::failure::{Failure, FailureClass};
+use super::{Answer, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify, is_unprocessed};
-use crate::load::cohort::{CohortKind, CohortPlan, Payload};
-use crate::load::content::{Check, Expectation, check_token, pattern};
-use crate::load::{ClientTotals, Outcome};
-use crate::recorder::Newcomers;
+use crate::load::content::{Check, check_token};
+use crate::model::cohort::{CohortKind, CohortPlan, Payload};
+use crate::model::expectation::{Expectation, pattern};
+use crate::model::failure::{Failure, FailureClass};
+use crate::model::fresh_connections::FreshConnectionRequests;
+use crate::model::observation::ConnectionUse;
+use crate::model::observation::{ClientTotals, Outcome};
 
 /// A pool hands out the connection that came back last, so that one alone keeps no more than the rate needs. As many
 /// clients in turn keep as many connections at least, and a restart meets many of them idle.
@@ -45,7 +47,7 @@ pub(crate) struct PoolClient {
     payload: Payload,
     expectation: Expectation,
     replayed: AtomicU64,
-    newcomers: Newcomers,
+    fresh_connections: FreshConnectionRequests,
     names: Names,
 }
 
@@ -86,7 +88,7 @@ impl PoolClient {
     pub(crate) fn build(
         plan: &CohortPlan,
         request_timeout: Duration,
-        newcomers: Newcomers,
+        fresh_connections: FreshConnectionRequests,
     ) -> Result<Self, PoolError> {
         notes::listen();
         let url: reqwest::Url =
@@ -115,7 +117,7 @@ impl PoolClient {
             payload: plan.payload,
             expectation: plan.expectation.clone(),
             replayed: AtomicU64::new(0),
-            newcomers,
+            fresh_connections,
             names: Names::default(),
         })
     }
@@ -171,7 +173,7 @@ impl PoolClient {
     fn client(&self, turn: usize) -> reqwest::Client {
         let client = &self.clients[turn % self.clients.len()];
         if self.keeps_connections()
-            && self.newcomers.is_wanted()
+            && self.fresh_connections.is_wanted()
             && let Ok(newcomer) = self.recipe.client(None)
         {
             client.write().unwrap_or_else(PoisonError::into_inner).clone_from(&newcomer);
@@ -282,7 +284,8 @@ mod tests {
     }
 
     fn built(kind: CohortKind, url: String) -> PoolClient {
-        PoolClient::build(&plan(kind, url), Duration::from_secs(5), Newcomers::default()).unwrap()
+        PoolClient::build(&plan(kind, url), Duration::from_secs(5), FreshConnectionRequests::default())
+            .unwrap()
     }
 
     /// Answers each connection's first request and closes without saying so.
@@ -380,7 +383,7 @@ mod tests {
             client.request(0, turn).await;
         }
         assert_eq!(client.totals().connections, POOLS as u64);
-        client.newcomers.ask();
+        client.fresh_connections.ask();
         assert_eq!(client.request(0, 0).await.connection, Some(ConnectionUse::FIRST));
         for turn in 0..POOLS {
             assert_eq!(client.request(0, turn).await.connection, Some(ConnectionUse::LATER));
@@ -397,7 +400,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let _waiting = TcpStream::connect(address).await.unwrap();
         let plan = plan(CohortKind::Fresh, format!("http://{address}/"));
-        let client = PoolClient::build(&plan, Duration::from_millis(300), Newcomers::default()).unwrap();
+        let client =
+            PoolClient::build(&plan, Duration::from_millis(300), FreshConnectionRequests::default()).unwrap();
         let Outcome::Failed(failure) = client.request(0, 0).await.outcome else { panic!("it was answered") };
         assert_eq!(failure.class, FailureClass::ConnectTimeout, "{}", failure.detail);
     }

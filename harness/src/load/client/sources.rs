@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::environment;
+use crate::host::limits;
 
 /// How many addresses of 127.0.0.0/8, all of which is local, connections are spread over.
 const SPREAD: u8 = 64;
@@ -17,7 +17,7 @@ const SPREAD: u8 = 64;
 /// The source addresses of connections to `target`, to be taken in turn; none leaves the choice to the kernel.
 pub(super) fn sources(target: IpAddr) -> Vec<Option<IpAddr>> {
     let can_spread = matches!(target, IpAddr::V4(address) if address.is_loopback());
-    if can_spread && !environment::are_ports_reused() {
+    if can_spread && !limits::are_ports_reused() {
         (1..=SPREAD).map(|last| Some(Ipv4Addr::new(127, 0, 0, last).into())).collect()
     } else {
         vec![None]

@@ -23,14 +23,16 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::names::Names;
 use super::sources::sources;
-use super::{Answer, ConnectionUse, REPLICA_HEADER};
-use crate::cause::chain;
-use crate::failure::{Failure, FailureClass};
+use super::{Answer, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify_connect, classify_hyper};
-use crate::load::cohort::CohortPlan;
-use crate::load::content::{Check, Expectation, check_token};
-use crate::load::{ClientTotals, Outcome};
-use crate::recorder::Newcomers;
+use crate::load::content::{Check, check_token};
+use crate::model::cohort::CohortPlan;
+use crate::model::error_chain::chain;
+use crate::model::expectation::Expectation;
+use crate::model::failure::{Failure, FailureClass};
+use crate::model::fresh_connections::FreshConnectionRequests;
+use crate::model::observation::ConnectionUse;
+use crate::model::observation::{ClientTotals, Outcome};
 
 /// As long as there are fewer connections, a request opens one instead of using an idle one: a restart then meets
 /// many idle connections, not just the one or two that the rate needs.
@@ -50,7 +52,7 @@ pub(crate) struct StrictClient {
     opened: AtomicU64,
     alive: Arc<AtomicU64>,
     closed_idle: AtomicU64,
-    newcomers: Newcomers,
+    fresh_connections: FreshConnectionRequests,
     names: Names,
 }
 
@@ -82,7 +84,11 @@ impl Drop for Alive {
 }
 
 impl StrictClient {
-    pub(crate) fn new(plan: &CohortPlan, request_timeout: Duration, newcomers: Newcomers) -> Self {
+    pub(crate) fn new(
+        plan: &CohortPlan,
+        request_timeout: Duration,
+        fresh_connections: FreshConnectionRequests,
+    ) -> Self {
         let url: url::Url = plan.url.parse().expect("a scenario's URLs were parsed when it was validated");
         let address = url
             .socket_addrs(|| None)
@@ -109,7 +115,7 @@ impl StrictClient {
             opened: AtomicU64::new(0),
             alive: Arc::default(),
             closed_idle: AtomicU64::new(0),
-            newcomers,
+            fresh_connections,
             names: Names::default(),
         }
     }
@@ -163,7 +169,7 @@ impl StrictClient {
     /// # Errors
     /// The server broke the protocol on it while it was idle: it sent what nobody had asked for.
     async fn take_idle(&self) -> Result<Option<Connection>, Failure> {
-        if self.newcomers.is_wanted() {
+        if self.fresh_connections.is_wanted() {
             // One comes, one goes.
             drop(self.pop_idle());
             return Ok(None);
@@ -340,13 +346,13 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::load::cohort::CohortKind;
+    use crate::model::cohort::CohortKind;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
     fn client(address: SocketAddr) -> StrictClient {
         let plan = CohortPlan { url: format!("http://{address}/"), ..CohortPlan::of(CohortKind::Strict) };
-        StrictClient::new(&plan, Duration::from_secs(5), Newcomers::default())
+        StrictClient::new(&plan, Duration::from_secs(5), FreshConnectionRequests::default())
     }
 
     async fn read_head(stream: &mut TcpStream) {
@@ -441,7 +447,7 @@ mod tests {
             requests_per_connection: NonZeroU64::new(1),
             ..CohortPlan::of(CohortKind::Strict)
         };
-        let client = StrictClient::new(&plan, Duration::from_secs(5), Newcomers::default());
+        let client = StrictClient::new(&plan, Duration::from_secs(5), FreshConnectionRequests::default());
         let answering = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = String::new();
@@ -462,7 +468,7 @@ mod tests {
         let (address, mut servers) = answers_once().await;
         let client = client(address);
         let _streams = filled(&client, &mut servers).await;
-        client.newcomers.ask();
+        client.fresh_connections.ask();
         let answer = client.request(0).await;
         assert_eq!(answer.connection.and_then(|used| used.nth), Some(1), "on a new connection");
         assert_eq!(client.totals().connections, KEPT as u64 + 1);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use crate::failure::FailureClass;
+use crate::model::failure::FailureClass;
 use crate::report::html::axis::{Axis, Path, joined, round_up};
 use crate::report::text::{count, rounded, short_ms};
 use crate::report::{BucketInfo, Report};

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::failure::FailureClass;
-use crate::lives::LifeState;
-use crate::recording::{LifecycleKind, Source};
+use crate::analysis::lives::LifeState;
+use crate::model::failure::ByClass;
+use crate::model::failure::FailureClass;
+use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::report::html::Limits;
 use crate::report::html::axis::Axis;
 use crate::report::text::clipped;
 use crate::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
-use crate::summary::ByClass;
 
 const NAME_LENGTH: usize = 60;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::lives::{Life, LifeState};
+use crate::analysis::lives::{Life, LifeState};
 use crate::report::Report;
 
 /// More lanes than this are not drawn.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use crate::lives::LifeState;
+use crate::analysis::lives::LifeState;
 use crate::report::html::axis::{Axis, Path, joined};
 use crate::report::html::charts::{
     failures, latencies, path, queue, rate, stacked, svg, windows, windows_once,

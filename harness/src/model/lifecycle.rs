@@ -1,0 +1,139 @@
+//! What happened in the replicas' lives, and who says so.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::clock::Moment;
+
+/// Something that happened in a replica's life.
+#[derive(Debug, Clone)]
+pub struct LifecycleEvent {
+    /// When.
+    pub at: Moment,
+    /// To whom.
+    pub replica: Arc<str>,
+    /// What.
+    pub kind: LifecycleKind,
+    /// Who says so.
+    pub source: Source,
+    /// What else was said: the fields of a server's log line, an exit code, a signal.
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What happened in a replica's life, in the order in which it usually happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LifecycleKind {
+    /// The harness asked for its start.
+    StartRequested,
+    /// Its process began.
+    Started,
+    /// Its socket listens.
+    Listening,
+    /// It says, or its check says, that it is ready.
+    Ready,
+    /// The harness asked for its end.
+    TerminateRequested,
+    /// It was sent the stop signal.
+    SignalSent,
+    /// It received the signal.
+    SignalReceived,
+    /// It began to drain.
+    Draining,
+    /// It closed its listener.
+    ListenerClosed,
+    /// It claimed a listener that a sibling held.
+    ListenerClaimed,
+    /// It took a listener from a sibling that stops.
+    ListenerTaken,
+    /// It gave a listener back to a sibling that starts.
+    ListenerReturned,
+    /// It gave its listener to a sibling.
+    ListenerGiven,
+    /// It began to give its connections to siblings.
+    HandoverBegun,
+    /// It found no sibling and serves on for a while.
+    LameDuck,
+    /// Its last response was finished.
+    LastResponse,
+    /// Everything in flight was finished.
+    Drained,
+    /// The drain timeout ran out.
+    DrainTimeout,
+    /// It was killed.
+    Killed,
+    /// It says that it ends.
+    Exiting,
+    /// Its process is gone.
+    Exited,
+}
+
+impl LifecycleKind {
+    /// The name in reports; also the `event` of our own server's log line, for those that it logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::StartRequested => "start_requested",
+            Self::Started => "started",
+            Self::Listening => "listening",
+            Self::Ready => "ready",
+            Self::TerminateRequested => "terminate_requested",
+            Self::SignalSent => "signal_sent",
+            Self::SignalReceived => "signal_received",
+            Self::Draining => "draining",
+            Self::ListenerClosed => "listener_closed",
+            Self::ListenerClaimed => "listener_claimed",
+            Self::ListenerTaken => "listener_taken",
+            Self::ListenerReturned => "listener_returned",
+            Self::ListenerGiven => "listener_given",
+            Self::HandoverBegun => "handover_begun",
+            Self::LameDuck => "lame_duck",
+            Self::LastResponse => "last_response",
+            Self::Drained => "drained",
+            Self::DrainTimeout => "drain_timeout",
+            Self::Killed => "killed",
+            Self::Exiting => "exiting",
+            Self::Exited => "exited",
+        }
+    }
+
+    /// In words that complete "3 ms after server-b …".
+    #[must_use]
+    pub const fn phrase(self) -> &'static str {
+        match self {
+            Self::StartRequested => "was asked to start",
+            Self::Started => "began",
+            Self::Listening => "opened its listener",
+            Self::Ready => "became ready",
+            Self::TerminateRequested => "was asked to stop",
+            Self::SignalSent => "was sent the signal",
+            Self::SignalReceived => "received the signal",
+            Self::Draining => "began to drain",
+            Self::ListenerClosed => "closed its listener",
+            Self::ListenerClaimed => "claimed its listener",
+            Self::ListenerTaken => "took a listener over",
+            Self::ListenerReturned => "gave a listener back",
+            Self::ListenerGiven => "handed its listener over",
+            Self::HandoverBegun => "began to hand its connections over",
+            Self::LameDuck => "found no sibling",
+            Self::LastResponse => "finished its last response",
+            Self::Drained => "had drained",
+            Self::DrainTimeout => "reached its drain timeout",
+            Self::Killed => "was killed",
+            Self::Exiting | Self::Exited => "ended",
+        }
+    }
+}
+
+/// Who says that something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The harness, which did it.
+    Harness,
+    /// Who runs it: the container engine, or for processes the operating system.
+    Engine,
+    /// The server, in its log.
+    Server,
+}

@@ -1,0 +1,37 @@
+//! What a run tested, as its events and its report say it.
+
+use serde::{Deserialize, Serialize};
+
+/// What was tested.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioInfo {
+    /// In a few words.
+    pub subject: String,
+    /// Our server's preset, if it was our server.
+    pub preset: Option<String>,
+    /// The image, if the run chose one.
+    pub image: Option<String>,
+    /// How many replicas were rolled.
+    pub replicas: usize,
+    /// How often each.
+    pub rounds: u32,
+    /// Where the requests went.
+    pub url: String,
+    /// The cohorts' plans.
+    pub cohorts: Vec<CohortInfo>,
+    /// Seed of the restarts' jitter.
+    pub seed: u64,
+}
+
+/// One cohort's plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CohortInfo {
+    /// Its name.
+    pub name: String,
+    /// Requests per second.
+    pub rate: f64,
+    /// Most requests in flight.
+    pub concurrency: usize,
+    /// Where its requests went.
+    pub url: String,
+}

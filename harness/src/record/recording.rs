@@ -1,0 +1,155 @@
+//! What a run leaves behind: plain data, filled by the [`recorder`](crate::record::recorder) or by [`replay`](crate::record::replay), read
+//! by the [`summary`](crate::analysis::summary). Its size does not grow with the number of requests.
+
+mod cohort;
+mod failures;
+mod portion;
+mod timeline;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use cohort::{CohortRecord, Coverage};
+pub use failures::{FailureRecord, KeptFailures, Nearest};
+pub use portion::Portion;
+pub use timeline::{Bucket, Timeline};
+
+use crate::model::clock::Moment;
+use crate::model::cut_short::CutShort;
+use crate::model::interference::{Drops, Stalls};
+use crate::model::lifecycle::{LifecycleEvent, LifecycleKind};
+use crate::model::listener::ListenerRecords;
+use crate::model::observation::CohortTotals;
+use crate::model::phase::Phases;
+use crate::model::restart::{RestartId, RestartRecord, RestartStep};
+
+/// Everything that a run leaves behind.
+#[derive(Debug)]
+pub struct Recording {
+    /// When the recorder was started: the run's zero.
+    pub began: Moment,
+    /// When the load began.
+    pub load_began: Option<Moment>,
+    /// When nothing more was sent.
+    pub load_ended: Option<Moment>,
+    /// When the recorder was closed.
+    pub ended: Moment,
+    /// The replicas' lives, in the order of arrival.
+    pub events: Vec<LifecycleEvent>,
+    /// The phases.
+    pub phases: Phases,
+    /// The restarts, in order.
+    pub restarts: Vec<RestartRecord>,
+    /// The cohorts, in the scenario's order.
+    pub cohorts: Vec<CohortRecord>,
+    /// Some failures of each restart and class.
+    pub failures: KeptFailures,
+    /// Answers by replica; those that do not say who they are, are under no name.
+    pub answered_by: BTreeMap<Arc<str>, u64>,
+    /// The run over time.
+    pub timeline: Timeline,
+    /// How much the kernel's counters grew over the load.
+    pub kernel: BTreeMap<String, u64>,
+    /// The most connections that were seen waiting to be accepted, in all queues together.
+    pub accept_queue_max: Option<u64>,
+    /// The listeners that were seen, each with its own accept queue.
+    pub listeners: ListenerRecords,
+    /// When the harness was short of CPU.
+    pub stalls: Stalls,
+    /// When the kernel dropped packets because its table of connections was full.
+    pub drops: Drops,
+    /// Why it ended early, if it did.
+    pub cut_short: Option<CutShort>,
+}
+
+impl Recording {
+    /// A run that began at `began` and has seen nothing yet.
+    #[must_use]
+    pub fn new(began: Moment) -> Self {
+        Self {
+            began,
+            load_began: None,
+            load_ended: None,
+            ended: began,
+            events: Vec::new(),
+            phases: Phases::new(),
+            restarts: Vec::new(),
+            cohorts: Vec::new(),
+            failures: KeptFailures::default(),
+            answered_by: BTreeMap::new(),
+            timeline: Timeline::new(began),
+            kernel: BTreeMap::new(),
+            accept_queue_max: None,
+            listeners: ListenerRecords::default(),
+            stalls: Stalls::default(),
+            drops: Drops::default(),
+            cut_short: None,
+        }
+    }
+
+    /// Notes that the load began.
+    pub(crate) fn load_began(&mut self, at: Moment) {
+        self.load_began = Some(at);
+        self.timeline = Timeline::new(at);
+    }
+
+    /// Notes that nothing more is sent, what each cohort began, and how much the kernel's counters grew.
+    pub(crate) fn load_ended(
+        &mut self,
+        at: Moment,
+        totals: impl IntoIterator<Item = CohortTotals>,
+        kernel: BTreeMap<String, u64>,
+    ) {
+        self.load_ended = Some(at);
+        self.kernel = kernel;
+        for (cohort, totals) in self.cohorts.iter_mut().zip(totals) {
+            cohort.totals = totals;
+        }
+    }
+
+    /// Adds requests to their cohort, their phase and their restart.
+    pub(crate) fn add(&mut self, portion: &Portion) {
+        let Some(cohort) = self.cohorts.get_mut(portion.cohort) else { return };
+        cohort.add(portion);
+        let Some(restart) = portion.restart.and_then(|index| self.restarts.get_mut(index)) else { return };
+        if cohort.is_long() {
+            restart.tally.add_counts(&portion.tally);
+        } else {
+            restart.tally.add(&portion.tally);
+        }
+    }
+
+    /// Adds what ended in a stretch of time around `middle`.
+    pub(crate) fn add_to_timeline(&mut self, middle: Moment, stretch: &Bucket) {
+        for (name, answered) in &stretch.replicas {
+            *self.answered_by.entry(Arc::clone(name)).or_default() += answered;
+        }
+        self.accept_queue_max = self.accept_queue_max.max(stretch.queue);
+        self.timeline.at(middle).add(stretch);
+    }
+
+    /// Notes a step of a restart.
+    pub(crate) fn take_step(&mut self, id: RestartId, at: Moment, step: RestartStep) {
+        if let RestartStep::Began { replica, round } = &step {
+            self.restarts.push(RestartRecord::new(Arc::clone(replica), *round, at));
+        }
+        if let Some(record) = self.restarts.get_mut(id.0) {
+            record.take(at, step);
+        }
+    }
+
+    /// Gives each restart what its replica logged about its own end: its first such line after it was told to stop.
+    pub(crate) fn attach_accounts(&mut self) {
+        for restart in &mut self.restarts {
+            let Some(terminated) = restart.terminated else { continue };
+            let account = self.events.iter().find(|event| {
+                event.kind == LifecycleKind::Exiting
+                    && event.replica == restart.replica
+                    && event.at >= terminated
+            });
+            if let Some(event) = account {
+                restart.account.clone_from(&event.fields);
+            }
+        }
+    }
+}

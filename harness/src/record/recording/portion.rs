@@ -1,0 +1,41 @@
+//! Some requests of a run, on their way into the recording.
+
+use hdrhistogram::Histogram;
+
+use super::cohort::Coverage;
+use crate::model::phase::Phase;
+use crate::model::tally::Tally;
+
+/// Requests of one cohort that ended in one phase of one restart; and those that were due or sent there.
+#[derive(Debug, Clone)]
+pub struct Portion {
+    /// Which cohort, by its position in the scenario.
+    pub cohort: usize,
+    /// Which phase.
+    pub phase: Phase,
+    /// Which restart, counted from 0; none while steady.
+    pub restart: Option<usize>,
+    /// Counts, and latencies in microseconds.
+    pub tally: Tally,
+    /// Time from the actual start to the end of the answered requests, in microseconds.
+    pub service: Histogram<u64>,
+    /// How late the generator was, in microseconds.
+    pub lateness: Histogram<u64>,
+    /// How many requests had to wait because the cohort's concurrency was used up.
+    pub waited: u64,
+    /// What the schedule asked of this phase and what was sent in it.
+    pub coverage: Coverage,
+    /// How many requests were under way in some restart.
+    pub in_restarts: u64,
+}
+
+impl Portion {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(cohort: usize, phase: Phase, restart: Option<usize>) -> Self {
+        let tally = Tally::new(3);
+        let (service, lateness) = (tally.latency.clone(), tally.latency.clone());
+        let coverage = Coverage::default();
+        Self { cohort, phase, restart, tally, service, lateness, waited: 0, coverage, in_restarts: 0 }
+    }
+}

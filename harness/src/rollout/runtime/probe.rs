@@ -1,0 +1,275 @@
+//! Asks the target's port whether a replica is there. Where replicas share the port, any of them may answer: how many
+//! listeners it has says whether the one in question can be among them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::host::listeners::Listeners;
+use crate::model::clock::Moment;
+use crate::rollout::runtime::RuntimeError;
+use crate::scenario::Target;
+
+const ASK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const ONE_PROBE: Duration = Duration::from_secs(2);
+/// The kernel gives a new connection to any of a port's listeners. So many in a row, for each listener, miss one of them
+/// once in a million times: `(1 - 1/n)^(14 n)` is below `e^-14`.
+const PROBES_PER_LISTENER: u64 = 14;
+const MOST_PROBES: u64 = 256;
+
+/// What the port has to show before a probe of it says anything about one replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crowd {
+    /// Nothing: the replica has the port alone, or runs already.
+    Alone,
+    /// So many listeners.
+    Listeners(u64),
+    /// Nothing that it could show would say so: it looked the same while the replica was down.
+    Opaque,
+}
+
+/// What came of looking for a crowd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// The port shows it.
+    Shown,
+    /// Somebody accepts connections, and no listener is to be seen: the port belongs to another network namespace.
+    Blind,
+}
+
+/// The target's port, and what is known of its listeners.
+#[derive(Debug)]
+pub(super) struct Port {
+    target: Target,
+    /// None where the kernel does not tell.
+    listeners: Mutex<Option<Listeners>>,
+    /// How many listeners there were before the last stop.
+    before_stop: Mutex<Option<u64>>,
+}
+
+impl Port {
+    pub(super) fn of(target: &Target) -> Self {
+        Self {
+            target: target.clone(),
+            listeners: Mutex::new(Listeners::of(target.port).ok()),
+            before_stop: Mutex::default(),
+        }
+    }
+
+    /// Notes what the port looks like with every replica up: one is about to be stopped.
+    pub(super) fn note_before_stop(&self) {
+        *self.before_stop.lock().unwrap_or_else(PoisonError::into_inner) = self.count();
+    }
+
+    /// The one that was stopped does not come back.
+    pub(super) fn forget_stop(&self) {
+        self.take_before_stop();
+    }
+
+    /// What the port has to show once a replica that is about to start beside `siblings` others is there: what it showed
+    /// before it was stopped, or one listener more than now.
+    pub(super) fn crowd_of_start(&self, siblings: usize) -> Crowd {
+        match (self.count(), self.take_before_stop()) {
+            (Some(now), Some(before)) if now < before => Crowd::Listeners(before),
+            (Some(now), None) => Crowd::Listeners(now + 1),
+            _ if siblings == 0 => Crowd::Alone,
+            _ => Crowd::Opaque,
+        }
+    }
+
+    /// Waits until the port shows what it has to, or it is clear that nothing of it can be seen from here.
+    pub(super) async fn until_shown(&self, crowd: Crowd) -> Sight {
+        let Crowd::Listeners(least) = crowd else { return Sight::Shown };
+        loop {
+            match self.count() {
+                Some(now) if now >= least => return Sight::Shown,
+                // A listener that came in between would be seen the second time.
+                Some(0) if self.is_connected().await && self.count() == Some(0) => return Sight::Blind,
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Waits until the port accepts a connection.
+    pub(super) async fn until_connected(&self) -> Moment {
+        while !self.is_connected().await {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Moment::now()
+    }
+
+    async fn is_connected(&self) -> bool {
+        let connecting = TcpStream::connect((self.target.host, self.target.port));
+        matches!(tokio::time::timeout(ONE_PROBE, connecting).await, Ok(Ok(_)))
+    }
+
+    /// Waits until a GET of `path` is answered with a status from 200 to 299, whichever listener of the crowd gets it.
+    pub(super) async fn until_answered(&self, path: &str, crowd: Crowd) -> Moment {
+        let wanted = match crowd {
+            Crowd::Listeners(listeners) if listeners > 1 => {
+                (PROBES_PER_LISTENER * listeners).min(MOST_PROBES)
+            }
+            _ => 1,
+        };
+        let mut in_a_row = 0;
+        loop {
+            if let Ok(Ok(true)) = tokio::time::timeout(ONE_PROBE, is_answered(&self.target, path)).await {
+                in_a_row += 1;
+                if in_a_row >= wanted {
+                    return Moment::now();
+                }
+            } else {
+                in_a_row = 0;
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+    }
+
+    /// How many listeners the port has now, as words for who waits for more.
+    pub(super) fn told(&self) -> String {
+        self.count().map_or_else(String::new, |count| match count {
+            1 => "1 listener".to_owned(),
+            count => format!("{count} listeners"),
+        })
+    }
+
+    fn count(&self) -> Option<u64> {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(listeners.as_mut()?.look().ok()?.len() as u64)
+    }
+
+    fn take_before_stop(&self) -> Option<u64> {
+        self.before_stop.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Checks that nobody listens on the target's port. A bind that shares nothing fails if anybody does, sharing or not.
+///
+/// # Errors
+/// [`RuntimeError::PortTaken`].
+pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
+    let any = if target.host.is_ipv6() {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    match TcpListener::bind((any, target.port)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(RuntimeError::PortTaken(format!(
+            "port {} cannot be used: {error}; stop who listens there (`hitless clean` if it is an interrupted run), or \
+             choose another with --url http://127.0.0.1:PORT/",
+            target.port
+        ))),
+    }
+}
+
+async fn is_answered(target: &Target, path: &str) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect((target.host, target.port)).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nhost: {}:{}\r\n\r\n", target.host, target.port);
+    stream.write_all(request.as_bytes()).await?;
+    // "HTTP/1.1 200": the status's first digit is byte 9.
+    let mut beginning = [0; 10];
+    stream.read_exact(&mut beginning).await?;
+    Ok(beginning.starts_with(b"HTTP/1.") && beginning[9] == b'2')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// A listener of a shared port; dropped, it is closed.
+    fn listener(port: u16) -> TcpListener {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseport(true).unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).unwrap();
+        socket.listen(64).unwrap()
+    }
+
+    fn port_of(listener: &TcpListener) -> Port {
+        let port = listener.local_addr().unwrap().port();
+        let host = Ipv4Addr::LOCALHOST.into();
+        Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port })
+    }
+
+    /// Answers every connection with this status until it is dropped.
+    fn answering(listener: TcpListener, status: u16) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes()).await;
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn restarted_replica_is_not_there_before_its_listener_is_back() {
+        let sibling = listener(0);
+        let port = port_of(&sibling);
+        let number = sibling.local_addr().unwrap().port();
+        let replica = listener(number);
+        port.note_before_stop();
+        drop(replica);
+        let crowd = port.crowd_of_start(1);
+        assert_eq!(crowd, Crowd::Listeners(2));
+        let mut shown = std::pin::pin!(port.until_shown(crowd));
+        assert!(futures_util::poll!(&mut shown).is_pending(), "the sibling alone shows nothing");
+        let _replica = listener(number);
+        tokio::time::timeout(Duration::from_secs(30), shown).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn port_of_another_namespace_is_not_waited_for_in_vain() {
+        let far = listener(0);
+        // Looks elsewhere, as it does in another network namespace.
+        let nobodys = Listeners::of(1).ok();
+        let port = Port { listeners: Mutex::new(nobodys), ..port_of(&far) };
+        let crowd = port.crowd_of_start(0);
+        let sight = tokio::time::timeout(Duration::from_secs(30), port.until_shown(crowd)).await.unwrap();
+        assert_eq!(sight, Sight::Blind);
+    }
+
+    #[tokio::test]
+    async fn successor_is_there_with_one_listener_more() {
+        let old = listener(0);
+        let port = port_of(&old);
+        assert_eq!(port.crowd_of_start(1), Crowd::Listeners(2));
+        port.note_before_stop();
+        port.forget_stop();
+        assert_eq!(port.crowd_of_start(1), Crowd::Listeners(2), "the old one is gone for good");
+    }
+
+    #[tokio::test]
+    async fn port_that_looked_the_same_while_the_replica_was_down_says_nothing_of_it() {
+        let proxy = listener(0);
+        let port = port_of(&proxy);
+        port.note_before_stop();
+        assert_eq!(port.crowd_of_start(1), Crowd::Opaque);
+        port.note_before_stop();
+        assert_eq!(port.crowd_of_start(0), Crowd::Alone, "nobody else can answer for it");
+    }
+
+    #[tokio::test]
+    async fn answers_of_a_sibling_are_not_those_of_a_replica_that_is_not_healthy_yet() {
+        let sibling = listener(0);
+        let port = Arc::new(port_of(&sibling));
+        let number = sibling.local_addr().unwrap().port();
+        let sick = answering(listener(number), 503);
+        let _sibling = answering(sibling, 200);
+        let mut answered = std::pin::pin!(port.until_answered("/health", Crowd::Listeners(2)));
+        // Both have been asked by now, the sibling again and again.
+        let is_answered = tokio::time::timeout(Duration::from_millis(300), &mut answered).await;
+        assert!(is_answered.is_err(), "one of the two answers 503");
+        drop(sick);
+        tokio::time::timeout(Duration::from_secs(30), answered).await.unwrap();
+    }
+}

@@ -1,0 +1,183 @@
+//! The runtime's twin in memory, for tests: it writes down what it was asked to do, knows what runs, and gets into the
+//! trouble that a test wants.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::model::clock::Moment;
+use crate::model::cohort::{CohortKind, CohortPlan};
+use crate::model::observation::{Observation, Outcome};
+use crate::model::sink::Sink;
+use crate::record::events::EventLog;
+use crate::record::recorder::Recorder;
+use crate::rollout::runtime::{Exit, Replica, Runtime, RuntimeError};
+use crate::scenario::{Edition, Order};
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Nothing,
+    /// No replica starts.
+    Start,
+    /// The first stop panics.
+    PanicAtStop,
+    /// A stop takes for ever.
+    EndlessStop,
+    /// The first replica that is to stop has died on its own.
+    Death,
+    /// Replicas get no request.
+    NoAnswer,
+    /// The engine cannot be reached at the orderly end.
+    Retire,
+    /// The engine cannot be reached at the clean-up.
+    Dismantle,
+}
+
+/// A runtime in memory with two replicas, `a` and `b`.
+pub(crate) struct Twin {
+    pub(crate) recorder: Recorder,
+    trouble: Trouble,
+    asked: Mutex<Vec<String>>,
+    running: Mutex<BTreeSet<Arc<str>>>,
+    has_died: watch::Sender<bool>,
+    is_stopping: watch::Sender<bool>,
+}
+
+impl Twin {
+    pub(crate) fn new() -> Self {
+        Self::with(Trouble::Nothing)
+    }
+
+    pub(crate) fn with(trouble: Trouble) -> Self {
+        Self::recording(
+            trouble,
+            Recorder::start(&[CohortPlan::of(CohortKind::Fresh)], EventLog::discarding()),
+        )
+    }
+
+    pub(crate) fn recording(trouble: Trouble, recorder: Recorder) -> Self {
+        Self {
+            recorder,
+            trouble,
+            asked: Mutex::default(),
+            running: Mutex::default(),
+            has_died: watch::Sender::new(false),
+            is_stopping: watch::Sender::new(false),
+        }
+    }
+
+    /// What it was asked to do with replicas, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        locked(&self.asked).clone()
+    }
+
+    /// Who runs.
+    pub(crate) fn running(&self) -> Vec<String> {
+        locked(&self.running).iter().map(ToString::to_string).collect()
+    }
+
+    /// Waits until a replica was asked to stop.
+    pub(crate) async fn wait_until_stopping(&self) {
+        let mut is_stopping = self.is_stopping.subscribe();
+        let _ = is_stopping.wait_for(|is_stopping| *is_stopping).await;
+    }
+
+    fn note(&self, what: &str, replica: &Replica) {
+        locked(&self.asked).push(format!("{what} {}", replica.name));
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unreachable(operation: &str) -> RuntimeError {
+    RuntimeError::Engine { operation: operation.to_owned(), reason: "it does not answer".to_owned() }
+}
+
+impl Runtime for Twin {
+    async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
+        Ok(["a", "b"].map(|name| Replica { name: name.into() }).into())
+    }
+
+    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+        self.note("start", replica);
+        if self.trouble == Trouble::Start {
+            let replica = Arc::clone(&replica.name);
+            return Err(RuntimeError::Replica { operation: "start", replica, reason: "no".into() });
+        }
+        locked(&self.running).insert(Arc::clone(&replica.name));
+        Ok(Moment::now())
+    }
+
+    /// The replica answers a request at once.
+    async fn wait_until_ready(&self, replica: &Replica, _: Duration) -> Result<Moment, RuntimeError> {
+        self.note("ready", replica);
+        let now = Moment::now();
+        if self.trouble != Trouble::NoAnswer {
+            self.recorder.observe(Observation {
+                replica: Some(Arc::clone(&replica.name)),
+                ..Observation::at(now, Outcome::Answered)
+            });
+        }
+        Ok(now)
+    }
+
+    async fn stop(&self, replica: &Replica, _: Duration) -> Result<Exit, RuntimeError> {
+        self.note("stop", replica);
+        self.is_stopping.send_replace(true);
+        match self.trouble {
+            Trouble::PanicAtStop => panic!("the twin panics at a stop"),
+            Trouble::EndlessStop => return std::future::pending().await,
+            Trouble::Death => {
+                self.has_died.send_replace(true);
+                return std::future::pending().await;
+            }
+            _ => {}
+        }
+        locked(&self.running).remove(&replica.name);
+        Ok(Exit { at: Moment::now(), code: Some(0), killed: false })
+    }
+
+    async fn successor(
+        &self,
+        replica: &Replica,
+        edition: Edition,
+        _: Order,
+    ) -> Result<Replica, RuntimeError> {
+        let edition = format!("{edition:?}").to_lowercase();
+        self.note(&format!("make {edition} for"), replica);
+        Ok(Replica { name: format!("{}+", replica.name).into() })
+    }
+
+    async fn discard(&self, replica: &Replica) -> Result<(), RuntimeError> {
+        self.note("discard", replica);
+        Ok(())
+    }
+
+    async fn unexpected_end(&self) -> RuntimeError {
+        let mut has_died = self.has_died.subscribe();
+        let _ = has_died.wait_for(|has_died| *has_died).await;
+        RuntimeError::Died { replica: "a".into(), code: Some(1), reason: String::new() }
+    }
+
+    async fn retire(&self, _: Duration) -> Result<(), RuntimeError> {
+        locked(&self.asked).push("retire".into());
+        match self.trouble {
+            Trouble::Retire => Err(unreachable("stop the replicas")),
+            _ => Ok(()),
+        }
+    }
+
+    async fn dismantle(&self, _: Duration) -> Result<(), RuntimeError> {
+        locked(&self.asked).push("dismantle".into());
+        if self.trouble == Trouble::Dismantle {
+            return Err(unreachable("list containers"));
+        }
+        locked(&self.running).clear();
+        Ok(())
+    }
+}

@@ -1,5 +1,7 @@
 //! Runs load and rollout against a runtime, and cleans up whatever happens: success, error, panic or an interrupt.
 
+mod answers;
+
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,11 +10,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use answers::RecordedAnswers;
+
 use crate::host::kernel::KernelCounters;
 use crate::host::watch::KernelWatch;
 use crate::load::{Load, LoadError};
 use crate::model::clock::Moment;
 use crate::model::cut_short::CutShort;
+use crate::model::fresh_connections::FreshConnectionRequests;
 use crate::model::lifecycle::LifecycleKind;
 use crate::model::observation::CohortTotals;
 use crate::model::sink::Sink;
@@ -86,15 +91,17 @@ async fn conduct<R: Runtime>(
         replicas = bring_up(scenario, runtime, recorder) => replicas?,
     };
     let counters = KernelCounters::read();
+    let fresh_connections = FreshConnectionRequests::default();
     let sink: Arc<dyn Sink> = Arc::new(recorder.clone());
     let kernel_watch = KernelWatch::start(scenario.target.port, Arc::clone(&sink));
     let timeout = scenario.timing.request_timeout;
-    let load = Load::start(&scenario.cohorts, timeout, &sink, &recorder.fresh_connections())?;
+    let load = Load::start(&scenario.cohorts, timeout, &sink, &fresh_connections)?;
     recorder.load_began();
+    let answers = RecordedAnswers { recorder, fresh_connections: &fresh_connections };
     let cut_short = tokio::select! {
         biased;
         () = interrupt.cancelled() => Some(CutShort::Interrupted),
-        result = roll(scenario, runtime, replicas, recorder) => result.err().map(CutShort::RolloutFailed),
+        result = roll(scenario, runtime, replicas, &answers) => result.err().map(CutShort::RolloutFailed),
         () = first_failure(scenario.end, recorder) => Some(CutShort::FailureFound),
         died = runtime.unexpected_end() => Some(CutShort::RolloutFailed(died.to_string())),
     };
@@ -136,7 +143,7 @@ async fn bring_up<R: Runtime>(
 ) -> Result<Vec<Replica>, RuntimeError> {
     let replicas = runtime.assemble().await?;
     for replica in &replicas {
-        recorder.did(&replica.name, LifecycleKind::StartRequested);
+        recorder.record_now(&replica.name, LifecycleKind::StartRequested);
         runtime.start(replica).await?;
         runtime.wait_until_ready(replica, scenario.timing.ready_timeout).await?;
     }
@@ -147,7 +154,7 @@ async fn roll<R: Runtime>(
     scenario: &Scenario,
     runtime: &R,
     replicas: Vec<Replica>,
-    recorder: &Recorder,
+    answers: &RecordedAnswers<'_>,
 ) -> Result<(), String> {
     let plan = Plan {
         change: scenario.change.clone(),
@@ -156,7 +163,9 @@ async fn roll<R: Runtime>(
         seed: scenario.seed,
     };
     tokio::time::sleep(scenario.timing.lead).await;
-    rollout::roll(runtime, replicas, &plan, recorder).await.map_err(|error| error.to_string())?;
+    rollout::roll(runtime, replicas, &plan, answers.recorder, answers)
+        .await
+        .map_err(|error| error.to_string())?;
     tokio::time::sleep(scenario.timing.lead).await;
     Ok(())
 }
@@ -241,12 +250,17 @@ mod tests {
             }
         }
 
-        fn twin(&self, trouble: Trouble) -> Twin {
-            Twin::recording(trouble, Recorder::start(&self.scenario.cohorts, EventLog::discarding()))
+        fn recorder(&self) -> Recorder {
+            Recorder::start(&self.scenario.cohorts, EventLog::discarding())
         }
 
-        async fn run(&self, twin: &Twin) -> Result<Experiment, ExperimentError> {
-            run(&self.scenario, twin, twin.recorder.clone(), &CancellationToken::new()).await
+        fn twin(&self, trouble: Trouble) -> (Twin, Recorder) {
+            let recorder = self.recorder();
+            (Twin::new(trouble, Arc::new(recorder.clone())), recorder)
+        }
+
+        async fn run(&self, (twin, recorder): (&Twin, Recorder)) -> Result<Experiment, ExperimentError> {
+            run(&self.scenario, twin, recorder, &CancellationToken::new()).await
         }
     }
 
@@ -268,8 +282,8 @@ mod tests {
     #[tokio::test]
     async fn whole_run_retires_its_replicas_and_leaves_nothing() {
         let stage = Stage::new(|_| {}).await;
-        let twin = stage.twin(Trouble::Nothing);
-        let experiment = stage.run(&twin).await.unwrap();
+        let (twin, recorder) = stage.twin(Trouble::Nothing);
+        let experiment = stage.run((&twin, recorder)).await.unwrap();
         assert_eq!(twin.asked(), ONE_ROUND);
         assert_eq!(twin.running(), [""; 0]);
         assert_eq!(experiment.loose_ends, [""; 0]);
@@ -280,8 +294,8 @@ mod tests {
     #[tokio::test]
     async fn replicas_that_do_not_start_are_an_error_and_leave_nothing() {
         let stage = Stage::new(|_| {}).await;
-        let twin = stage.twin(Trouble::Start);
-        let error = stage.run(&twin).await.unwrap_err();
+        let (twin, recorder) = stage.twin(Trouble::Start);
+        let error = stage.run((&twin, recorder)).await.unwrap_err();
         assert_eq!(error.to_string(), "failed to start replica a: no");
         assert_eq!(twin.asked(), ["start a", "dismantle"]);
     }
@@ -289,8 +303,8 @@ mod tests {
     #[tokio::test]
     async fn panic_is_passed_on_after_the_clean_up() {
         let stage = Stage::new(|_| {}).await;
-        let twin = stage.twin(Trouble::PanicAtStop);
-        let panic = AssertUnwindSafe(stage.run(&twin)).catch_unwind().await.unwrap_err();
+        let (twin, recorder) = stage.twin(Trouble::PanicAtStop);
+        let panic = AssertUnwindSafe(stage.run((&twin, recorder))).catch_unwind().await.unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&"the twin panics at a stop"));
         assert_eq!(twin.asked().last().unwrap(), "dismantle");
         assert_eq!(twin.running(), [""; 0]);
@@ -299,9 +313,9 @@ mod tests {
     #[tokio::test]
     async fn interrupted_run_keeps_what_it_saw_and_leaves_nothing() {
         let stage = Stage::new(|_| {}).await;
-        let twin = stage.twin(Trouble::EndlessStop);
+        let (twin, recorder) = stage.twin(Trouble::EndlessStop);
         let interrupt = CancellationToken::new();
-        let running = run(&stage.scenario, &twin, twin.recorder.clone(), &interrupt);
+        let running = run(&stage.scenario, &twin, recorder, &interrupt);
         let interrupting = async {
             twin.wait_until_stopping().await;
             interrupt.cancel();
@@ -317,8 +331,8 @@ mod tests {
     #[tokio::test]
     async fn replica_that_dies_cuts_the_run_short() {
         let stage = Stage::new(|_| {}).await;
-        let twin = stage.twin(Trouble::Death);
-        let recording = stage.run(&twin).await.unwrap().recording;
+        let (twin, recorder) = stage.twin(Trouble::Death);
+        let recording = stage.run((&twin, recorder)).await.unwrap().recording;
         let why = recording.cut_short.unwrap().to_string();
         assert!(why.contains("replica a ended on its own with exit code 1"), "{why}");
         assert_eq!(twin.asked().last().unwrap(), "dismantle");
@@ -331,8 +345,8 @@ mod tests {
             (Trouble::Dismantle, "failed to list containers: it does not answer"),
         ] {
             let stage = Stage::new(|_| {}).await;
-            let twin = stage.twin(trouble);
-            let experiment = stage.run(&twin).await.unwrap();
+            let (twin, recorder) = stage.twin(trouble);
+            let experiment = stage.run((&twin, recorder)).await.unwrap();
             assert_eq!(experiment.loose_ends, [loose_end]);
             assert_eq!(experiment.recording.cut_short, None);
             assert_eq!(experiment.recording.restarts.len(), 2);
@@ -347,8 +361,8 @@ mod tests {
             options.expect_status = Some(204);
         })
         .await;
-        let twin = stage.twin(Trouble::EndlessStop);
-        let experiment = stage.run(&twin).await.unwrap();
+        let (twin, recorder) = stage.twin(Trouble::EndlessStop);
+        let experiment = stage.run((&twin, recorder)).await.unwrap();
         assert_eq!(experiment.recording.cut_short, Some(CutShort::FailureFound));
         let asked = twin.asked();
         assert_eq!(asked[asked.len() - 2..], ["retire", "dismantle"]);

@@ -213,6 +213,7 @@ mod tests {
     use super::*;
     use crate::model::lifecycle::LifecycleEvent;
     use crate::model::listener::Listener;
+    use crate::model::restart::{RestartId, RestartStep};
     /// Keeps what the tests ask for.
     #[derive(Debug, Default)]
     struct Stalls(Mutex<Vec<(Moment, Moment)>>);
@@ -220,6 +221,7 @@ mod tests {
     impl Sink for Stalls {
         fn observe(&self, _: Observation) {}
         fn lifecycle(&self, _: LifecycleEvent) {}
+        fn restart(&self, _: RestartId, _: Moment, _: RestartStep) {}
         fn listeners(&self, _: Moment, _: Vec<Listener>) {}
         fn stalled(&self, from: Moment, to: Moment) {
             self.0.lock().unwrap().push((from, to));

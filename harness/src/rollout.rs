@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use crate::model::clock::Moment;
 use crate::model::lifecycle::LifecycleKind;
-use crate::model::phase::Phase;
 use crate::model::restart::{RestartId, RestartStep};
-use crate::record::recorder::Recorder;
+use crate::model::sink::Sink;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{Change, Edition, Order, Timing};
 
@@ -46,23 +45,36 @@ pub enum RolloutError {
     },
 }
 
+/// Says when a replica has answered requests.
+pub trait AnswerWatch: Sync {
+    /// Waits until `replica` has answered a request that was sent at or after `since`; true when it has, false when
+    /// `patience` ran out.
+    fn wait_until_answered(
+        &self,
+        replica: &str,
+        since: Moment,
+        patience: Duration,
+    ) -> impl Future<Output = bool> + Send;
+}
+
 /// Restarts or replaces every replica in turn, `plan.rounds` times; the next one only when the last is ready and has
 /// answered.
 ///
 /// # Errors
 /// A replica could not be stopped or started, did not become ready, or answered nothing.
-pub async fn roll<R: Runtime>(
+pub async fn roll<R: Runtime, A: AnswerWatch>(
     runtime: &R,
     mut replicas: Vec<Replica>,
     plan: &Plan,
-    recorder: &Recorder,
+    sink: &dyn Sink,
+    answers: &A,
 ) -> Result<(), RolloutError> {
     let mut jitter = Jitter::new(plan.seed);
     let mut next = 0;
     for round in 1..=plan.rounds {
         for replica in &mut replicas {
             tokio::time::sleep(plan.timing.settle + jitter.next(plan.timing.settle)).await;
-            let restart = Restart { runtime, recorder, timing: plan.timing, id: RestartId(next), round };
+            let restart = Restart { runtime, sink, answers, timing: plan.timing, id: RestartId(next), round };
             match &plan.change {
                 Change::Restart => restart.in_place(replica).await?,
                 Change::Replace { order, .. } => {
@@ -81,96 +93,70 @@ pub async fn roll<R: Runtime>(
 }
 
 /// One restart or replacement.
-struct Restart<'a, R> {
+struct Restart<'a, R, A> {
     runtime: &'a R,
-    recorder: &'a Recorder,
+    sink: &'a dyn Sink,
+    answers: &'a A,
     timing: Timing,
     id: RestartId,
     round: u32,
 }
 
-impl<R: Runtime> Restart<'_, R> {
+impl<R: Runtime, A: AnswerWatch> Restart<'_, R, A> {
     async fn in_place(&self, replica: &Replica) -> Result<(), RolloutError> {
         self.begin(replica);
-        let gone = self.stop(replica).await?;
-        self.enter(gone, Phase::Gap);
-        let started = self.start(replica).await?;
-        self.enter(started, Phase::Starting);
-        let ready = self.wait_until_ready(replica).await?;
-        self.enter(ready, Phase::Steady);
-        self.wait_until_answered(replica, ready).await
+        self.stop(replica).await?;
+        self.start(replica).await?;
+        self.wait_until_it_serves(replica).await
     }
 
     async fn start_first(&self, old: &Replica, edition: Edition) -> Result<Replica, RolloutError> {
         self.begin(old);
         let new = self.runtime.successor(old, edition, Order::StartFirst).await?;
-        self.step(Moment::now(), RestartStep::Succeeded { by: Arc::clone(&new.name) });
-        let started = self.start(&new).await?;
-        self.enter(started, Phase::Starting);
-        let ready = self.wait_until_ready(&new).await?;
-        self.enter(ready, Phase::Overlap);
-        self.wait_until_answered(&new, ready).await?;
-        let gone = self.stop(old).await?;
-        self.enter(gone, Phase::Steady);
+        self.step(RestartStep::Succeeded { by: Arc::clone(&new.name) });
+        self.start(&new).await?;
+        self.wait_until_it_serves(&new).await?;
+        self.stop(old).await?;
         self.runtime.discard(old).await?;
         Ok(new)
     }
 
     async fn stop_first(&self, old: &Replica, edition: Edition) -> Result<Replica, RolloutError> {
         self.begin(old);
-        let gone = self.stop(old).await?;
-        self.enter(gone, Phase::Gap);
+        self.stop(old).await?;
         self.runtime.discard(old).await?;
         let new = self.runtime.successor(old, edition, Order::StopFirst).await?;
-        let started = self.start(&new).await?;
-        self.enter(started, Phase::Starting);
-        let ready = self.wait_until_ready(&new).await?;
-        self.enter(ready, Phase::Steady);
-        self.wait_until_answered(&new, ready).await?;
+        self.start(&new).await?;
+        self.wait_until_it_serves(&new).await?;
         Ok(new)
     }
 
     fn begin(&self, replica: &Replica) {
-        let replica = Arc::clone(&replica.name);
-        self.step(Moment::now(), RestartStep::Began { replica, round: self.round });
+        self.step(RestartStep::Began { replica: Arc::clone(&replica.name), round: self.round });
     }
 
-    async fn stop(&self, replica: &Replica) -> Result<Moment, RolloutError> {
-        let asked = self.recorder.did(&replica.name, LifecycleKind::TerminateRequested);
-        self.step(asked, RestartStep::Terminated);
-        self.enter(asked, Phase::Draining);
-        let exit = self.runtime.stop(replica, self.timing.stop_timeout).await?;
-        self.step(exit.at, RestartStep::Exited { code: exit.code, killed: exit.killed });
-        Ok(exit.at)
+    async fn stop(&self, replica: &Replica) -> Result<(), RolloutError> {
+        self.sink.record_now(&replica.name, LifecycleKind::TerminateRequested);
+        Ok(self.runtime.stop(replica, self.timing.stop_timeout).await?)
     }
 
-    async fn start(&self, replica: &Replica) -> Result<Moment, RolloutError> {
-        self.recorder.did(&replica.name, LifecycleKind::StartRequested);
-        let started = self.runtime.start(replica).await?;
-        self.step(started, RestartStep::Started);
-        Ok(started)
+    async fn start(&self, replica: &Replica) -> Result<(), RolloutError> {
+        self.sink.record_now(&replica.name, LifecycleKind::StartRequested);
+        Ok(self.runtime.start(replica).await?)
     }
 
-    async fn wait_until_ready(&self, replica: &Replica) -> Result<Moment, RolloutError> {
+    /// Waits until the replica is ready and has answered a request since.
+    async fn wait_until_it_serves(&self, replica: &Replica) -> Result<(), RolloutError> {
         let ready = self.runtime.wait_until_ready(replica, self.timing.ready_timeout).await?;
-        self.step(ready, RestartStep::Ready);
-        Ok(ready)
-    }
-
-    async fn wait_until_answered(&self, replica: &Replica, since: Moment) -> Result<(), RolloutError> {
-        if !self.recorder.wait_until_answered(&replica.name, since, ANSWER_PATIENCE).await {
+        if !self.answers.wait_until_answered(&replica.name, ready, ANSWER_PATIENCE).await {
             return Err(RolloutError::NoAnswer { replica: Arc::clone(&replica.name) });
         }
-        self.step(Moment::now(), RestartStep::Answered);
+        self.step(RestartStep::Answered);
         Ok(())
     }
 
-    fn step(&self, at: Moment, step: RestartStep) {
-        self.recorder.restart(self.id, at, step);
-    }
-
-    fn enter(&self, at: Moment, phase: Phase) {
-        self.recorder.phase(self.id, at, phase);
+    fn step(&self, step: RestartStep) {
+        self.sink.restart(self.id, Moment::now(), step);
     }
 }
 
@@ -196,6 +182,10 @@ impl Jitter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::cohort::{CohortKind, CohortPlan};
+    use crate::model::sink::Nowhere;
+    use crate::record::events::EventLog;
+    use crate::record::recorder::Recorder;
     use crate::rollout::runtime::twin::{Trouble, Twin};
     use crate::scenario::Origin;
 
@@ -218,20 +208,21 @@ mod tests {
 
     #[tokio::test]
     async fn each_replica_is_restarted_in_turn_and_the_next_only_when_the_last_is_ready() {
-        let twin = Twin::new();
-        roll(&twin, replicas(), &PLAN, &twin.recorder).await.unwrap();
+        let recorder = Recorder::start(&[CohortPlan::of(CohortKind::Fresh)], EventLog::discarding());
+        let twin = Twin::new(Trouble::Nothing, Arc::new(recorder.clone()));
+        roll(&twin, replicas(), &PLAN, &recorder, &twin).await.unwrap();
         let once = ["stop a", "start a", "ready a", "stop b", "start b", "ready b"];
         assert_eq!(twin.asked(), [once, once].concat());
-        let recording = twin.recorder.clone().close(None).await;
+        let recording = recorder.close(None).await;
         assert_eq!(recording.restarts.len(), 4);
         assert!(recording.restarts.iter().all(|restart| restart.answered.is_some()));
     }
 
     async fn asked_for(order: Order) -> Vec<String> {
-        let twin = Twin::new();
+        let twin = Twin::new(Trouble::Nothing, Arc::new(Nowhere));
         let change = Change::Replace { with: Origin::Image("new".into()), order };
         let one = vec![Replica { name: "a".into() }];
-        roll(&twin, one, &Plan { change, ..PLAN }, &twin.recorder).await.unwrap();
+        roll(&twin, one, &Plan { change, ..PLAN }, &Nowhere, &twin).await.unwrap();
         twin.asked()
     }
 
@@ -251,16 +242,16 @@ mod tests {
 
     #[tokio::test]
     async fn rollout_stops_at_the_first_replica_that_does_not_start() {
-        let twin = Twin::with(Trouble::Start);
-        let error = roll(&twin, replicas(), &PLAN, &twin.recorder).await.unwrap_err();
+        let twin = Twin::new(Trouble::Start, Arc::new(Nowhere));
+        let error = roll(&twin, replicas(), &PLAN, &Nowhere, &twin).await.unwrap_err();
         assert_eq!(error.to_string(), "failed to start replica a: no");
         assert_eq!(twin.asked(), ["stop a", "start a"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn replica_that_answers_nothing_ends_the_rollout() {
-        let twin = Twin::with(Trouble::NoAnswer);
-        let error = roll(&twin, replicas(), &PLAN, &twin.recorder).await.unwrap_err();
+        let twin = Twin::new(Trouble::NoAnswer, Arc::new(Nowhere));
+        let error = roll(&twin, replicas(), &PLAN, &Nowhere, &twin).await.unwrap_err();
         assert!(matches!(error, RolloutError::NoAnswer { .. }), "{error}");
     }
 

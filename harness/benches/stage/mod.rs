@@ -13,6 +13,7 @@ use hitless::analysis::summary::Summary;
 use hitless::load::Load;
 use hitless::model::clock::{Moment, WallOffset};
 use hitless::model::environment::Environment;
+use hitless::model::fresh_connections::FreshConnectionRequests;
 use hitless::model::scenario_info::ScenarioInfo;
 use hitless::model::sink::Sink;
 use hitless::record::events::EventLog;
@@ -127,7 +128,7 @@ pub(crate) fn recorder(scenario: &Scenario, directory: &std::path::Path) -> Reco
 /// Starts the load of a scenario, observed by `recorder`.
 pub(crate) fn start(scenario: &Scenario, recorder: &Recorder) -> Load {
     let sink: Arc<dyn Sink> = Arc::new(recorder.clone());
-    Load::start(&scenario.cohorts, PATIENCE, &sink, &recorder.fresh_connections()).expect("a client")
+    Load::start(&scenario.cohorts, PATIENCE, &sink, &FreshConnectionRequests::default()).expect("a client")
 }
 
 /// The harness's load for `length`, its checks and its recording included.

@@ -14,7 +14,6 @@ use crate::model::clock::{Moment, milliseconds};
 use crate::model::lifecycle::LifecycleEvent;
 use crate::model::listener::Listener;
 use crate::model::observation::{CohortTotals, ConnectionUse};
-use crate::model::phase::Phase;
 use crate::model::restart::RestartStep;
 use crate::record::recording::{Bucket, FailureRecord, Portion, Recording};
 use line::{Event, Failed, Head, Line, Nearest, Sample, SeenListener, Stretch, Totals};
@@ -80,17 +79,6 @@ impl EventLog {
 
     pub(crate) fn restart(&mut self, at: Moment, restart: usize, step: RestartStep) {
         self.write(at, Event::Restart { restart, step });
-    }
-
-    pub(crate) fn phase(
-        &mut self,
-        at: Moment,
-        phase: Phase,
-        restart: Option<usize>,
-        replica: &std::sync::Arc<str>,
-        round: u32,
-    ) {
-        self.write(at, Event::Phase { phase, restart, replica: replica.clone(), round });
     }
 
     pub(crate) fn failure(&mut self, failure: &FailureRecord) {

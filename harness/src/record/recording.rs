@@ -134,8 +134,21 @@ impl Recording {
             self.restarts.push(RestartRecord::new(Arc::clone(replica), *round, at));
         }
         if let Some(record) = self.restarts.get_mut(id.0) {
-            record.take(at, step);
+            record.take_step(at, step);
         }
+    }
+
+    /// Notes something in a replica's life. What the load saw of it belongs to the latest restart, and begins a phase of
+    /// it; what comes after the load belongs to none.
+    pub(crate) fn take_event(&mut self, event: LifecycleEvent) {
+        if self.load_ended.is_none()
+            && let Some(restart) = self.restarts.last_mut()
+            && let Some(phase) = restart.take_event(&event)
+        {
+            let id = phase.is_restart().then(|| self.restarts.len() - 1);
+            self.phases.enter(event.at, phase, id);
+        }
+        self.events.push(event);
     }
 
     /// Gives each restart what its replica logged about its own end: its first such line after it was told to stop.

@@ -89,10 +89,9 @@ impl Replay {
             Event::Run(_) | Event::Unknown => {}
             Event::LoadBegan => recording.load_began(at),
             Event::Lifecycle { replica, event, source, fields } => {
-                recording.events.push(LifecycleEvent { at, replica, kind: event, source, fields });
+                recording.take_event(LifecycleEvent { at, replica, kind: event, source, fields });
             }
             Event::Restart { restart, step } => recording.take_step(RestartId(restart), at, step),
-            Event::Phase { phase, restart, .. } => recording.phases.enter(at, phase, restart),
             Event::Failure(failed) => self.failure(at, *failed),
             Event::Sample(sample) => {
                 self.uncounted.drain(..).for_each(|failure| recording.failures.add(failure));

@@ -51,17 +51,6 @@ impl Replica {
     }
 }
 
-/// How a replica's process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    /// When it was gone.
-    pub at: Moment,
-    /// Its exit code, if one is known.
-    pub code: Option<i64>,
-    /// Whether it had to be killed because it did not stop in time.
-    pub killed: bool,
-}
-
 /// Something that the experiment needs from the outside world failed. The text is for people and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -117,28 +106,28 @@ pub enum RuntimeError {
     },
 }
 
-/// Starts and stops replicas. What happens in their lives goes to the recorder that the implementation was made with.
+/// Starts and stops replicas. What happens in their lives goes to the sink that the implementation was made with.
 pub trait Runtime: Send + Sync {
     /// Brings every replica up to the point where [`start`](Runtime::start) can start it, or finds those that run.
     fn assemble(&self) -> impl Future<Output = Result<Vec<Replica>, RuntimeError>> + Send;
 
-    /// Starts a replica that does not run; returns the moment at which its process began. Does nothing to one that
-    /// runs.
-    fn start(&self, replica: &Replica) -> impl Future<Output = Result<Moment, RuntimeError>> + Send;
+    /// Starts a replica that does not run, and records when its process began. Does nothing to one that runs.
+    fn start(&self, replica: &Replica) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Waits until a started replica is ready; returns the moment at which it was.
+    /// Waits until a started replica is ready; records, and returns, the moment at which it was.
     fn wait_until_ready(
         &self,
         replica: &Replica,
         patience: Duration,
     ) -> impl Future<Output = Result<Moment, RuntimeError>> + Send;
 
-    /// Tells a replica to stop and waits until its process is gone; after `timeout` it is killed.
+    /// Tells a replica to stop and waits until its process is gone; after `timeout` it is killed. The end, and a kill, are
+    /// recorded before this returns.
     fn stop(
         &self,
         replica: &Replica,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Exit, RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Makes, and does not start, a replica of this edition that takes the place of `replica`: beside it, under another
     /// name, or after it was [discarded](Runtime::discard), under its own.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +12,7 @@ use crate::artifacts::image::{self, Built};
 use crate::artifacts::program;
 use crate::experiment::{self, Experiment};
 use crate::host::owner;
+use crate::model::sink::Sink;
 use crate::progress::Display;
 use crate::record::recorder::Recorder;
 use crate::rollout::runtime::RuntimeError;
@@ -95,7 +97,8 @@ impl Venue {
         outputs: OutputFiles,
         interrupt: &CancellationToken,
     ) -> Result<(Experiment, usize), RunError> {
-        let (owner, told) = (owner::this_process(), recorder.clone());
+        let owner = owner::this_process();
+        let told: Arc<dyn Sink> = Arc::new(recorder.clone());
         let experiment = match self {
             Self::Docker { engine, images } => {
                 let runtime = DockerRuntime::new(engine, run, &owner, images, scenario, told, outputs);

@@ -210,29 +210,25 @@ impl Run {
             (0.4, &successor, K::Listening, Source::Server),
             (0.41, &successor, K::Ready, Source::Server),
         ];
+        let round = u32::try_from(index / 2).unwrap_or(u32::MAX) + 1;
+        let step = |share, step| at(part(share), Event::Restart { restart: index, step });
+        lines.push(step(0.0, RestartStep::Began { replica: Arc::clone(&replica), round }));
         for (share, who, kind, source) in events {
-            let fields = if kind == K::Exiting { account.clone() } else { json!({}) };
+            if self.is_replacing && kind == K::StartRequested {
+                lines.push(step(share, RestartStep::Succeeded { by: Arc::clone(&successor) }));
+            }
+            let fields = match kind {
+                K::Exiting => account.clone(),
+                K::Exited => json!({"code": 0}),
+                _ => json!({}),
+            };
             lines.push(lifecycle(part(share), Arc::clone(who), kind, source, fields));
         }
-        let round = u32::try_from(index / 2).unwrap_or(u32::MAX) + 1;
-        let mut steps = vec![
-            (0.0, RestartStep::Began { replica: Arc::clone(&replica), round }),
-            (0.0, RestartStep::Terminated),
-            (0.23, RestartStep::Exited { code: Some(0), killed: false }),
-            (0.25, RestartStep::Started),
-            (0.41, RestartStep::Ready),
-            (0.42, RestartStep::Answered),
-        ];
-        if self.is_replacing {
-            steps.push((0.25, RestartStep::Succeeded { by: Arc::clone(&successor) }));
-        }
-        for (share, step) in steps {
-            lines.push(at(part(share), Event::Restart { restart: index, step }));
-        }
+        lines.push(step(0.42, RestartStep::Answered));
         self.load(lines, index);
     }
 
-    /// The requests from a restart to the next: a tenth of them while it drains, the rest afterwards.
+    /// The requests from a restart to the next: a tenth of them while it drains, some while it is down, the rest afterwards.
     fn load(&self, lines: &mut Vec<Line>, index: usize) {
         let began = self.began(index);
         let (replica, successor) = self.names(index);
@@ -244,10 +240,12 @@ impl Run {
         let end = began + self.every_ms - 1.0;
         for cohort in ["fresh", "pooled"] {
             let lost: &[FailureClass] = if cohort == "fresh" { self.lost(index) } else { &[] };
-            let draining = self.requests / 20 + lost.len() as u64;
+            let (draining, down) = (self.requests / 20 + lost.len() as u64, self.requests / 100);
             for (phase, restart, requests, lost) in [
                 (Phase::Draining, Some(index), draining, lost),
-                (Phase::Steady, None, self.requests / 2 - draining, &[]),
+                (Phase::Gap, Some(index), down, &[]),
+                (Phase::Starting, Some(index), down, &[]),
+                (Phase::Steady, None, self.requests / 2 - draining - 2 * down, &[]),
             ] {
                 lines.push(at(
                     end,

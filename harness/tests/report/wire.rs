@@ -11,9 +11,10 @@ use hitless::experiment;
 use hitless::model::clock::Moment;
 use hitless::model::lifecycle::LifecycleKind;
 use hitless::model::scenario_info::ScenarioInfo;
+use hitless::model::sink::Sink;
 use hitless::record::events::EventLog;
 use hitless::record::recorder::Recorder;
-use hitless::rollout::runtime::{Exit, Replica, Runtime, RuntimeError};
+use hitless::rollout::runtime::{Replica, Runtime, RuntimeError};
 use hitless::scenario::{Edition, Options, Order, Scenario};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -43,7 +44,7 @@ const HARMLESS: Texts = Texts { name: "word", reason: "words", body: "another wo
 
 /// Replicas that never stop, and say what they are told to.
 struct Impostors {
-    recorder: Recorder,
+    sink: Arc<dyn Sink>,
 }
 
 impl Runtime for Impostors {
@@ -51,17 +52,18 @@ impl Runtime for Impostors {
         Ok(["server-a", "server-b"].map(|name| Replica { name: name.into() }).into())
     }
 
-    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
-        Ok(self.recorder.did(&replica.name, LifecycleKind::Started))
+    async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
+        self.sink.record_now(&replica.name, LifecycleKind::Started);
+        Ok(())
     }
 
     async fn wait_until_ready(&self, replica: &Replica, _patience: Duration) -> Result<Moment, RuntimeError> {
-        Ok(self.recorder.did(&replica.name, LifecycleKind::Ready))
+        Ok(self.sink.record_now(&replica.name, LifecycleKind::Ready))
     }
 
-    async fn stop(&self, replica: &Replica, _timeout: Duration) -> Result<Exit, RuntimeError> {
-        let at = self.recorder.did(&replica.name, LifecycleKind::Exited);
-        Ok(Exit { at, code: Some(0), killed: false })
+    async fn stop(&self, replica: &Replica, _timeout: Duration) -> Result<(), RuntimeError> {
+        self.sink.record_now(&replica.name, LifecycleKind::Exited);
+        Ok(())
     }
 
     async fn successor(
@@ -142,7 +144,7 @@ async fn recorded(texts: Texts) -> TempDir {
     head.scenario = ScenarioInfo::of(&scenario);
     let log = EventLog::create(directory.path(), head).expect("an events.jsonl");
     let recorder = Recorder::start(&scenario.cohorts, log);
-    let runtime = Impostors { recorder: recorder.clone() };
+    let runtime = Impostors { sink: Arc::new(recorder.clone()) };
     experiment::run(&scenario, &runtime, recorder, &CancellationToken::new()).await.expect("a run");
     server.abort();
     directory

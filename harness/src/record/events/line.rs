@@ -49,24 +49,13 @@ pub enum Event {
         /// What else was said.
         fields: Map<String, Value>,
     },
-    /// The rollout did something to a replica, or learnt something of it.
+    /// The rollout knows something of a restart that no lifecycle event tells.
     Restart {
         /// Which restart, counted from 0.
         restart: usize,
         /// What.
         #[serde(flatten)]
         step: RestartStep,
-    },
-    /// The rollout entered a phase.
-    Phase {
-        /// Which.
-        phase: Phase,
-        /// Which restart it belongs to, counted from 0; none while steady.
-        restart: Option<usize>,
-        /// Whose restart it is, or was.
-        replica: Arc<str>,
-        /// In which round, from 1.
-        round: u32,
     },
     /// A failed request, placed.
     Failure(Box<Failed>),
@@ -100,7 +89,7 @@ pub enum Event {
         /// Why the run ended before its rollout did, if it did.
         cut_short: Option<String>,
     },
-    /// What a later version writes.
+    /// What another version writes: a later one something new, an earlier one the phases, which follow from the restarts.
     #[serde(other)]
     Unknown,
 }

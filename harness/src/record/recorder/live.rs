@@ -79,7 +79,8 @@ impl Live {
 
     /// Whether `replica` has answered a request that was sent at or after `since`. A replica that never gives its
     /// name is taken to have answered when anybody has.
-    pub(super) fn has_answered(&self, replica: &str, since: Moment) -> bool {
+    #[must_use]
+    pub fn has_answered(&self, replica: &str, since: Moment) -> bool {
         self.answered_by_name.get(replica).copied().or(self.answered).is_some_and(|started| started >= since)
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::clock::Moment;
-use crate::record::recorder::Recorder;
+use crate::model::sink::Sink;
 use crate::rollout::runtime::docker::Containers;
 use crate::rollout::runtime::docker::engine::Engine;
 use crate::rollout::runtime::output::OutputFiles;
-use crate::rollout::runtime::{Exit, Replica, Runtime, RuntimeError};
+use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{Edition, Order, Scenario, Server};
 
 mod project;
@@ -34,10 +34,10 @@ impl ComposeRuntime {
         file: PathBuf,
         services: Vec<String>,
         scenario: &Scenario,
-        recorder: Recorder,
+        sink: Arc<dyn Sink>,
         outputs: OutputFiles,
     ) -> Self {
-        let containers = Containers::new(engine.clone(), recorder, outputs, scenario);
+        let containers = Containers::new(engine.clone(), sink, outputs, scenario);
         Self { engine, file, services, port: scenario.target.port, containers }
     }
 
@@ -91,7 +91,7 @@ impl Runtime for ComposeRuntime {
         Ok(adopted.collect())
     }
 
-    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+    async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
         self.containers.start(replica).await
     }
 
@@ -99,7 +99,7 @@ impl Runtime for ComposeRuntime {
         self.containers.wait_until_ready(replica, patience).await
     }
 
-    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<Exit, RuntimeError> {
+    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<(), RuntimeError> {
         self.containers.stop(replica, timeout).await
     }
 

@@ -7,6 +7,7 @@ pub mod engine;
 mod follower;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig};
@@ -18,11 +19,11 @@ pub(super) use containers::Containers;
 use engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
 
 use crate::model::clock::Moment;
-use crate::record::recorder::Recorder;
+use crate::model::sink::Sink;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::probe::check_port;
 use crate::rollout::runtime::watched::stop_all;
-use crate::rollout::runtime::{Exit, Replica, Runtime, RuntimeError, preset};
+use crate::rollout::runtime::{Replica, Runtime, RuntimeError, preset};
 use crate::scenario::{Edition, Editions, Order, Preset, Readiness, ReplicaSettings, Scenario, Target};
 
 /// So many containers are removed at once; more would only wait for each other in the engine.
@@ -54,10 +55,10 @@ impl DockerRuntime {
         owner: &str,
         images: Editions<String>,
         scenario: &Scenario,
-        recorder: Recorder,
+        sink: Arc<dyn Sink>,
         outputs: OutputFiles,
     ) -> Self {
-        let containers = Containers::new(engine.clone(), recorder, outputs, scenario);
+        let containers = Containers::new(engine.clone(), sink, outputs, scenario);
         Self {
             engine,
             run: run.to_owned(),
@@ -139,7 +140,7 @@ impl Runtime for DockerRuntime {
         Ok(replicas)
     }
 
-    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+    async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
         self.containers.start(replica).await
     }
 
@@ -147,7 +148,7 @@ impl Runtime for DockerRuntime {
         self.containers.wait_until_ready(replica, patience).await
     }
 
-    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<Exit, RuntimeError> {
+    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<(), RuntimeError> {
         self.containers.stop(replica, timeout).await
     }
 

@@ -27,11 +27,11 @@ use super::probe::check_port;
 use super::reader::OutputReader;
 use super::readiness::{Gate, Health, HealthCheck};
 use super::watched::{Watched, locked, stop_all};
-use super::{Exit, Replica, Runtime, RuntimeError};
+use super::{Replica, Runtime, RuntimeError};
 use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::model::signals;
-use crate::record::recorder::Recorder;
+use crate::model::sink::Sink;
 use crate::scenario::{Edition, Editions, Order, Preset, ReplicaSettings, Scenario, Target};
 
 /// Makes the processes of one run and ends them again.
@@ -45,7 +45,7 @@ pub struct ProcessRuntime {
     settings: ReplicaSettings,
     target: Target,
     gate: Gate,
-    recorder: Recorder,
+    sink: Arc<dyn Sink>,
     outputs: OutputFiles,
     places: Mutex<Vec<Arc<Place>>>,
     lost: watch::Sender<Option<Arc<Watched>>>,
@@ -69,7 +69,7 @@ impl ProcessRuntime {
         owner: &str,
         commands: Editions<Vec<OsString>>,
         scenario: &Scenario,
-        recorder: Recorder,
+        sink: Arc<dyn Sink>,
         outputs: OutputFiles,
     ) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl ProcessRuntime {
             settings: scenario.settings.clone(),
             target: scenario.target.clone(),
             gate: Gate::of(scenario),
-            recorder,
+            sink,
             outputs,
             places: Mutex::default(),
             lost: watch::Sender::new(None),
@@ -89,7 +89,7 @@ impl ProcessRuntime {
     }
 
     fn adopt(&self, replica: &Replica, edition: Edition) {
-        let watched = Watched::new(Arc::clone(&replica.name), Life::default(), self.recorder.clone());
+        let watched = Watched::new(Arc::clone(&replica.name), Life::default(), Arc::clone(&self.sink));
         let place = Place { watched: Arc::new(watched), edition, keeper: Mutex::default() };
         locked(&self.places).push(Arc::new(place));
     }
@@ -209,11 +209,11 @@ impl Runtime for ProcessRuntime {
         Ok(replicas)
     }
 
-    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+    async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
         let place = self.of(replica);
         let watched = &place.watched;
         if place.is_running() {
-            return Ok(Moment::now());
+            return Ok(());
         }
         // What the last life wrote belongs to it, not to the next one.
         watched.finish_output().await;
@@ -234,7 +234,7 @@ impl Runtime for ProcessRuntime {
         watched.tell(started, LifecycleKind::Started, Source::Engine, Map::new());
         let keeper = Keeper::keep(child, Arc::clone(watched), self.lost.clone());
         *locked(&place.keeper) = Some(Arc::new(keeper));
-        Ok(started)
+        Ok(())
     }
 
     async fn wait_until_ready(&self, replica: &Replica, patience: Duration) -> Result<Moment, RuntimeError> {
@@ -243,16 +243,14 @@ impl Runtime for ProcessRuntime {
         self.gate.wait_until_ready(&place.watched, &NoCheck, others, patience).await
     }
 
-    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<Exit, RuntimeError> {
+    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<(), RuntimeError> {
         let place = self.of(replica);
         self.gate.before_stop();
-        let end = tokio::select! {
+        tokio::select! {
             biased;
-            end = self.end(&place, timeout) => end?,
-            died = place.watched.death() => return Err(died),
-        };
-        let killed = place.watched.life.borrow().was_killed;
-        Ok(Exit { at: end.at, code: end.code, killed })
+            end = self.end(&place, timeout) => end.map(drop),
+            died = place.watched.death() => Err(died),
+        }
     }
 
     async fn successor(

@@ -8,12 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::model::clock::Moment;
-use crate::model::cohort::{CohortKind, CohortPlan};
+use crate::model::lifecycle::LifecycleKind;
 use crate::model::observation::{Observation, Outcome};
 use crate::model::sink::Sink;
-use crate::record::events::EventLog;
-use crate::record::recorder::Recorder;
-use crate::rollout::runtime::{Exit, Replica, Runtime, RuntimeError};
+use crate::rollout::AnswerWatch;
+use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{Edition, Order};
 
 /// What goes wrong.
@@ -38,7 +37,7 @@ pub(crate) enum Trouble {
 
 /// A runtime in memory with two replicas, `a` and `b`.
 pub(crate) struct Twin {
-    pub(crate) recorder: Recorder,
+    sink: Arc<dyn Sink>,
     trouble: Trouble,
     asked: Mutex<Vec<String>>,
     running: Mutex<BTreeSet<Arc<str>>>,
@@ -47,20 +46,9 @@ pub(crate) struct Twin {
 }
 
 impl Twin {
-    pub(crate) fn new() -> Self {
-        Self::with(Trouble::Nothing)
-    }
-
-    pub(crate) fn with(trouble: Trouble) -> Self {
-        Self::recording(
-            trouble,
-            Recorder::start(&[CohortPlan::of(CohortKind::Fresh)], EventLog::discarding()),
-        )
-    }
-
-    pub(crate) fn recording(trouble: Trouble, recorder: Recorder) -> Self {
+    pub(crate) fn new(trouble: Trouble, sink: Arc<dyn Sink>) -> Self {
         Self {
-            recorder,
+            sink,
             trouble,
             asked: Mutex::default(),
             running: Mutex::default(),
@@ -98,27 +86,35 @@ fn unreachable(operation: &str) -> RuntimeError {
     RuntimeError::Engine { operation: operation.to_owned(), reason: "it does not answer".to_owned() }
 }
 
+impl AnswerWatch for Twin {
+    /// A replica that is ready has answered.
+    async fn wait_until_answered(&self, _: &str, _: Moment, _: Duration) -> bool {
+        self.trouble != Trouble::NoAnswer
+    }
+}
+
 impl Runtime for Twin {
     async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
         Ok(["a", "b"].map(|name| Replica { name: name.into() }).into())
     }
 
-    async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+    async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
         self.note("start", replica);
         if self.trouble == Trouble::Start {
             let replica = Arc::clone(&replica.name);
             return Err(RuntimeError::Replica { operation: "start", replica, reason: "no".into() });
         }
         locked(&self.running).insert(Arc::clone(&replica.name));
-        Ok(Moment::now())
+        self.sink.record_now(&replica.name, LifecycleKind::Started);
+        Ok(())
     }
 
     /// The replica answers a request at once.
     async fn wait_until_ready(&self, replica: &Replica, _: Duration) -> Result<Moment, RuntimeError> {
         self.note("ready", replica);
-        let now = Moment::now();
+        let now = self.sink.record_now(&replica.name, LifecycleKind::Ready);
         if self.trouble != Trouble::NoAnswer {
-            self.recorder.observe(Observation {
+            self.sink.observe(Observation {
                 replica: Some(Arc::clone(&replica.name)),
                 ..Observation::at(now, Outcome::Answered)
             });
@@ -126,7 +122,7 @@ impl Runtime for Twin {
         Ok(now)
     }
 
-    async fn stop(&self, replica: &Replica, _: Duration) -> Result<Exit, RuntimeError> {
+    async fn stop(&self, replica: &Replica, _: Duration) -> Result<(), RuntimeError> {
         self.note("stop", replica);
         self.is_stopping.send_replace(true);
         match self.trouble {
@@ -139,7 +135,8 @@ impl Runtime for Twin {
             _ => {}
         }
         locked(&self.running).remove(&replica.name);
-        Ok(Exit { at: Moment::now(), code: Some(0), killed: false })
+        self.sink.record_now(&replica.name, LifecycleKind::Exited);
+        Ok(())
     }
 
     async fn successor(

@@ -16,7 +16,6 @@ use super::{Replica, Runtime, RuntimeError};
 use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
 use crate::model::sink::Sink;
-use crate::record::recorder::Recorder;
 
 /// How long the rest of an ended process's output may take to arrive.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
@@ -29,7 +28,7 @@ pub(super) struct Watched {
     /// What the port has to show before a probe of it says anything about this replica.
     pub(super) crowd: Mutex<Crowd>,
     pub(super) tail: Mutex<Tail>,
-    recorder: Recorder,
+    sink: Arc<dyn Sink>,
     output: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -43,13 +42,13 @@ pub(super) enum Ending {
 }
 
 impl Watched {
-    pub(super) fn new(name: Arc<str>, life: Life, recorder: Recorder) -> Self {
+    pub(super) fn new(name: Arc<str>, life: Life, sink: Arc<dyn Sink>) -> Self {
         Self {
             name,
             life: watch::Sender::new(life),
             crowd: Mutex::new(Crowd::Alone),
             tail: Mutex::default(),
-            recorder,
+            sink,
             output: Mutex::default(),
         }
     }
@@ -62,7 +61,7 @@ impl Watched {
     /// Records something in its life.
     pub(super) fn tell(&self, at: Moment, kind: LifecycleKind, source: Source, fields: Map<String, Value>) {
         let replica = Arc::clone(&self.name);
-        self.recorder.lifecycle(LifecycleEvent { at, replica, kind, source, fields });
+        self.sink.lifecycle(LifecycleEvent { at, replica, kind, source, fields });
     }
 
     /// Its process was sent a signal; `signal` is its name or number, as whoever sent it says it.
@@ -146,7 +145,7 @@ pub(super) async fn stop_all<R: Runtime>(
 ) -> Result<(), RuntimeError> {
     let stopping = all.iter().filter(|one| one.life.borrow().is_running).map(async |one| {
         if !one.life.borrow().is_asked_to_end() {
-            one.recorder.did(&one.name, LifecycleKind::TerminateRequested);
+            one.sink.record_now(&one.name, LifecycleKind::TerminateRequested);
         }
         let stopped = runtime.stop(&one.replica(), timeout).await;
         one.finish_output().await;
@@ -163,12 +162,11 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::events::EventLog;
+    use crate::model::sink::Nowhere;
 
     #[tokio::test]
     async fn death_is_told_with_code_and_last_words() {
-        let recorder = Recorder::start(&[], EventLog::discarding());
-        let watched = Watched::new("a".into(), Life::found(true), recorder);
+        let watched = Watched::new("a".into(), Life::found(true), Arc::new(Nowhere));
         locked(&watched.tail).push("out of memory");
         watched.life.send_modify(|life| {
             life.take_end(Moment::from_nanoseconds(5), Some(3), false);

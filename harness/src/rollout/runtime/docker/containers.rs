@@ -17,13 +17,13 @@ use super::engine::{Engine, reason, status_of};
 use super::follower::{self, Followed, Follower, Loss};
 use crate::model::clock::{Moment, WallOffset};
 use crate::model::lifecycle::{LifecycleKind, Source};
-use crate::record::recorder::Recorder;
+use crate::model::sink::Sink;
 use crate::rollout::runtime::life::{End, EndAsked, Life};
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::reader::OutputReader;
 use crate::rollout::runtime::readiness::{Gate, Health, HealthCheck};
 use crate::rollout::runtime::watched::{Watched, locked};
-use crate::rollout::runtime::{Exit, Replica, RuntimeError};
+use crate::rollout::runtime::{Replica, RuntimeError};
 use crate::scenario::Scenario;
 
 /// Exit code of a process that SIGKILL ended: 128 + 9.
@@ -37,7 +37,7 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(in crate::rollout::runtime) struct Containers {
     engine: Engine,
-    recorder: Recorder,
+    sink: Arc<dyn Sink>,
     outputs: OutputFiles,
     gate: Gate,
     wall: WallOffset,
@@ -49,13 +49,13 @@ pub(in crate::rollout::runtime) struct Containers {
 impl Containers {
     pub(in crate::rollout::runtime) fn new(
         engine: Engine,
-        recorder: Recorder,
+        sink: Arc<dyn Sink>,
         outputs: OutputFiles,
         scenario: &Scenario,
     ) -> Self {
         Self {
             engine,
-            recorder,
+            sink,
             outputs,
             gate: Gate::of(scenario),
             wall: WallOffset::read(),
@@ -89,7 +89,7 @@ impl Containers {
     }
 
     fn adopt(&self, replica: &Replica, id: String, life: Life) {
-        let watched = Arc::new(Watched::new(Arc::clone(&replica.name), life, self.recorder.clone()));
+        let watched = Arc::new(Watched::new(Arc::clone(&replica.name), life, Arc::clone(&self.sink)));
         locked(&self.followed).push(Container { id, watched });
     }
 
@@ -121,14 +121,14 @@ impl Containers {
         found.expect("the experiment asks only for replicas that the runtime gave it").clone()
     }
 
-    pub(in crate::rollout::runtime) async fn start(&self, replica: &Replica) -> Result<Moment, RuntimeError> {
+    pub(in crate::rollout::runtime) async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
         let Container { id, watched } = self.of(replica);
         // What the last life wrote belongs to it, not to the next one.
         watched.finish_output().await;
         // Attached before it starts, so that no line of its output is missed.
         self.attach(&id, &watched).await?;
         if watched.life.borrow().is_running {
-            return Ok(Moment::now());
+            return Ok(());
         }
         self.gate.before_start(&watched, self.siblings(&id));
         watched.life.send_modify(Life::begin);
@@ -148,7 +148,7 @@ impl Containers {
         let told = self.wall.moment_of(state.started_at.as_deref()).unwrap_or_else(Moment::now);
         let started = watched.life.borrow().first_sign.map_or(told, |sign| sign.min(told));
         watched.tell(started, LifecycleKind::Started, Source::Engine, Map::new());
-        Ok(started)
+        Ok(())
     }
 
     /// How many others run.
@@ -190,7 +190,7 @@ impl Containers {
         &self,
         replica: &Replica,
         timeout: Duration,
-    ) -> Result<Exit, RuntimeError> {
+    ) -> Result<(), RuntimeError> {
         let container = self.of(replica);
         let watched = &container.watched;
         self.gate.before_stop();
@@ -206,10 +206,12 @@ impl Containers {
                 "it runs again after the engine stopped it; does it have a restart policy?",
             ));
         }
+        // The engine's word of the kill may be missing.
         let is_late = end.at.since(asked) >= timeout;
-        let was_killed = watched.life.borrow().was_killed;
-        let killed = was_killed || (is_late && end.code == Some(KILLED));
-        Ok(Exit { at: end.at, code: end.code, killed })
+        if is_late && end.code == Some(KILLED) && !watched.life.borrow().was_killed {
+            watched.take_signal(end.at, "SIGKILL");
+        }
+        Ok(())
     }
 
     /// Asks for the end of the life that is now, if nobody has, and waits for it.

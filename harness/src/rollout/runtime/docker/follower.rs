@@ -125,8 +125,7 @@ mod tests {
 
     use super::super::engine::Address;
     use super::*;
-    use crate::record::events::EventLog;
-    use crate::record::recorder::Recorder;
+    use crate::model::sink::Nowhere;
     use crate::rollout::runtime::life::Life;
 
     const WALL: WallOffset = WallOffset::with(Moment::from_nanoseconds(0), 1_000_000_000_000);
@@ -161,8 +160,7 @@ mod tests {
 
         /// Follows its events, with a container that runs.
         fn followed(&self) -> (Arc<Watched>, watch::Receiver<Option<Loss>>, AbortOnDropHandle<()>) {
-            let recorder = Recorder::start(&[], EventLog::discarding());
-            let watched = Arc::new(Watched::new("a".into(), Life::found(true), recorder));
+            let watched = Arc::new(Watched::new("a".into(), Life::found(true), Arc::new(Nowhere)));
             let container = Container { id: "c1".into(), watched: Arc::clone(&watched) };
             let lost = watch::Sender::new(None);
             let losses = lost.subscribe();

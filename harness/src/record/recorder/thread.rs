@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::pending::Pending;
-use super::rest::Rest;
+use super::poll_interval::PollInterval;
 use super::{Live, Record};
 use crate::model::budget::{Budget, FailureCount};
 use crate::model::clock::Moment;
@@ -18,7 +18,6 @@ use crate::model::cohort::CohortPlan;
 use crate::model::cut_short::CutShort;
 use crate::model::failure::{Failure, FailureClass};
 use crate::model::observation::{Observation, Outcome};
-use crate::model::phase::Phase;
 use crate::model::restart::{RestartId, RestartStep};
 use crate::record::events::EventLog;
 use crate::record::placement::{self, Placement};
@@ -33,7 +32,7 @@ const BATCH: usize = 4096;
 
 /// The thread's state: the recording so far, and what is still to be placed.
 #[derive(Debug)]
-pub(super) struct Scribe {
+pub(super) struct RecorderThread {
     recording: Recording,
     cohorts: Vec<CohortPlan>,
     counts: Vec<FailureCount>,
@@ -46,7 +45,7 @@ pub(super) struct Scribe {
     on_the_way: Arc<AtomicUsize>,
 }
 
-impl Scribe {
+impl RecorderThread {
     pub(super) fn new(
         began: Moment,
         cohorts: &[CohortPlan],
@@ -70,7 +69,7 @@ impl Scribe {
         }
     }
 
-    pub(super) fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Record>, rest: &Rest) {
+    pub(super) fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Record>, interval: &PollInterval) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
             let is_all = batch.len() < BATCH;
@@ -90,7 +89,7 @@ impl Scribe {
             }
             self.publish.send_replace(self.live.clone());
             if is_all {
-                rest.take();
+                interval.wait();
             }
         }
     }
@@ -100,10 +99,10 @@ impl Scribe {
             Record::Observation(observation) => self.observe(observation),
             Record::Lifecycle(event) => {
                 self.log.lifecycle(&event);
-                self.recording.events.push(event);
+                self.recording.take_event(event);
+                self.show_phase();
             }
             Record::Restart { id, at, step } => self.restart(id, at, step),
-            Record::Phase { id, at, phase } => self.phase(id, at, phase),
             Record::LoadBegan(at) => {
                 self.recording.load_began(at);
                 self.log.load_began(at);
@@ -131,6 +130,15 @@ impl Scribe {
         self.waiting.push_back(observation);
     }
 
+    /// Shows the phase that the run is in now.
+    fn show_phase(&mut self) {
+        if let (Some(span), Some(restart)) =
+            (self.recording.phases.spans().last(), self.recording.restarts.last())
+        {
+            self.live.phase = Some((span.phase, Arc::clone(&restart.replica)));
+        }
+    }
+
     fn restart(&mut self, id: RestartId, at: Moment, step: RestartStep) {
         if let RestartStep::Began { replica, .. } = &step {
             self.live.restarts += 1;
@@ -139,14 +147,6 @@ impl Scribe {
         self.live.ended += usize::from(matches!(step, RestartStep::Answered));
         self.log.restart(at, id.0, step.clone());
         self.recording.take_step(id, at, step);
-    }
-
-    fn phase(&mut self, id: RestartId, at: Moment, phase: Phase) {
-        let Some(record) = self.recording.restarts.get(id.0) else { return };
-        self.live.phase = Some((phase, Arc::clone(&record.replica)));
-        let restart = phase.is_restart().then_some(id.0);
-        self.log.phase(at, phase, restart, &record.replica, record.round);
-        self.recording.phases.enter(at, phase, restart);
     }
 
     /// Places what ended at or before `settled`. Records arrive nearly in the order of their ends; one that is behind
@@ -252,7 +252,7 @@ mod tests {
         let (publish, _live) = watch::channel(Live::default());
         let (cohorts, log) = ([CohortPlan::of(CohortKind::Fresh)], EventLog::discarding());
         let on_the_way = Arc::new(AtomicUsize::new(classes.len()));
-        let mut scribe = Scribe::new(log.began(), &cohorts, &budgets, log, publish, on_the_way);
+        let mut scribe = RecorderThread::new(log.began(), &cohorts, &budgets, log, publish, on_the_way);
         let began = scribe.recording.began;
         if stall {
             scribe.take(Record::Stall { from: began, to: began.plus(Duration::from_millis(10)) });

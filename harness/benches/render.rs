@@ -7,8 +7,9 @@ use std::io::BufReader;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use hitless::analysis::report::Report;
 use hitless::record::replay::replay;
-use hitless::report::{Report, html, json, junit, markdown, openmetrics};
+use hitless::report::{html, json, junit, markdown, openmetrics};
 use hitless::stored_report::report_of;
 
 #[path = "../tests/report/runs.rs"]

@@ -1,7 +1,9 @@
 //! From a recording to numbers, a verdict and its evidence. Pure.
 
+pub mod assemble;
 pub mod confidence;
 pub mod evidence;
 pub mod lives;
+pub mod report;
 pub mod summary;
 pub mod verdict;

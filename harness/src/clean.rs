@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::host::engine::Engine;
+use crate::host::engine::EngineError;
 use crate::host::owner::{Owner, owner};
 use crate::rollout::runtime::RuntimeError;
-use crate::rollout::runtime::docker::engine::Engine;
 use crate::rollout::runtime::process::mark::{Marked, find_marked};
 
 /// A killed process is gone at once, unless it hangs in the kernel; one that it was just starting is seen the next time.
@@ -87,11 +88,11 @@ async fn end_processes(cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeEr
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let reason = "some of them are still there; look for what they wait for with `ps`".to_owned();
-    Err(RuntimeError::Engine { operation: "end the processes of a run".to_owned(), reason })
+    Err(EngineError::Failed { operation: "end the processes of a run".to_owned(), reason }.into())
 }
 
 fn not_ended(marked: &Marked, reason: String) -> RuntimeError {
-    RuntimeError::Engine { operation: format!("end {marked}"), reason }
+    EngineError::Failed { operation: format!("end {marked}"), reason }.into()
 }
 
 async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeError> {
@@ -106,7 +107,7 @@ async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) ->
             Err(error) => result = Err(error),
         }
     }
-    result
+    result.map_err(RuntimeError::from)
 }
 
 #[cfg(test)]

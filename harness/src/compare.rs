@@ -27,11 +27,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::analysis::report::{Report, SCHEMA_VERSION};
 use crate::analysis::verdict::Verdict;
 use crate::compare::failures::FailureRow;
 use crate::compare::timings::TimingRow;
 use crate::report::text::{count, counted};
-use crate::report::{Report, SCHEMA_VERSION};
 use crate::stored_report::{self, StoredReportError};
 
 /// The version of the comparison's JSON. It grows when a field changes its meaning or goes away.

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 use crate::artifacts::program::{self, ProgramError, Source};
+use crate::host::engine::Engine;
 use crate::host::limits;
-use crate::rollout::runtime::docker::engine::Engine;
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

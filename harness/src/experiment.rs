@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use answers::RecordedAnswers;
 
+use crate::host::engine::EngineError;
 use crate::host::kernel::KernelCounters;
 use crate::host::watch::KernelWatch;
 use crate::load::{Load, LoadError};
@@ -194,10 +195,11 @@ async fn dismantle<R: Runtime>(runtime: &R, stop_timeout: Duration) -> Result<()
     let dismantling = runtime.dismantle(stop_timeout);
     match tokio::time::timeout(DISMANTLE_PATIENCE + stop_timeout, dismantling).await {
         Ok(result) => result,
-        Err(_) => Err(RuntimeError::Engine {
+        Err(_) => Err(EngineError::Failed {
             operation: "clean up".into(),
             reason: "the engine does not answer; `hitless clean` removes what is left".into(),
-        }),
+        }
+        .into()),
     }
 }
 

@@ -1,6 +1,7 @@
-//! What the kernel says: `/proc`, netlink, this process's limits.
+//! What this machine says: `/proc`, netlink, this process's limits, the container engine.
 
 pub mod conntrack;
+pub mod engine;
 pub mod kernel;
 pub mod limits;
 pub mod listeners;

@@ -11,20 +11,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use cli::{Cli, Command, Format, OutputArgs, RunArgs};
+use hitless::analysis::report::Report;
 use hitless::analysis::verdict::Verdict;
 use hitless::artifacts::checkout::{Artifact, Checkout, CheckoutError};
 use hitless::artifacts::image::{self, ImageError};
 use hitless::clean::clean;
 use hitless::compare::{self, CompareError, Comparison};
 use hitless::doctor::{self, Finding};
+use hitless::host::engine::{Engine, EngineError};
 use hitless::host::limits;
 use hitless::matrix::{self, Known};
 use hitless::progress::Display;
 use hitless::report::files::{self, FilesError};
 use hitless::report::terminal::{self, Style};
-use hitless::report::{self, Report, annotations, json, markdown};
+use hitless::report::{self, annotations, json, markdown};
 use hitless::rollout::runtime::RuntimeError;
-use hitless::rollout::runtime::docker::engine::Engine;
 use hitless::run::{RunError, run, server_of};
 use hitless::scenario::{self, Options, Preset, Scenario, ScenarioError, Server};
 use hitless::selftest::{self, SelftestError};
@@ -44,6 +45,8 @@ enum MainError {
     Run(#[from] RunError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
     #[error(transparent)]
@@ -70,7 +73,12 @@ impl MainError {
             | Self::Compare(_)
             | Self::Manual(..) => 2,
             Self::Run(RunError::Interrupted) => 4,
-            Self::Run(_) | Self::Runtime(_) | Self::Checkout(_) | Self::Image(_) | Self::Selftest(_) => 3,
+            Self::Run(_)
+            | Self::Runtime(_)
+            | Self::Engine(_)
+            | Self::Checkout(_)
+            | Self::Image(_)
+            | Self::Selftest(_) => 3,
         }
     }
 }

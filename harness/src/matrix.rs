@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
 use crate::model::cohort::CohortKind;
 use crate::progress::Display;
-use crate::report::Report;
 use crate::report::digest::Ends;
 use crate::run::{RunError, run};
 use crate::scenario::{Options, Preset, Scenario, ScenarioError};

@@ -16,6 +16,7 @@ pub mod observation;
 pub mod phase;
 pub mod restart;
 pub mod scenario_info;
+pub mod sha256;
 pub mod signals;
 pub mod sink;
 pub mod tally;

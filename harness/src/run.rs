@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::analysis::assemble::Context;
+use crate::analysis::report::{Report, SCHEMA_VERSION};
 use crate::analysis::summary::Summary;
 use crate::analysis::verdict::{Asked, judge};
 use crate::artifacts::image::ImageError;
 use crate::artifacts::program::ProgramError;
 use crate::experiment::{Experiment, ExperimentError};
+use crate::host::engine::{Engine, EngineError};
 use crate::host::limits;
 use crate::model::clock::{Moment, WallOffset};
 use crate::model::environment::Environment;
@@ -18,8 +21,6 @@ use crate::record::events::line::Head;
 use crate::record::events::{EventLog, EventLogError};
 use crate::record::recorder::Recorder;
 use crate::report::files::{self, FilesError};
-use crate::report::{Context, Report, SCHEMA_VERSION};
-use crate::rollout::runtime::docker::engine::Engine;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::{RuntimeError, compose};
 use crate::scenario::{Scenario, Server, Subject};
@@ -37,6 +38,9 @@ pub enum RunError {
     /// Before the experiment.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// The container engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The server's image could not be built.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::analysis::assemble::Context;
+use crate::analysis::report::Report;
 use crate::analysis::summary::Summary;
 use crate::analysis::verdict::{Asked, judge};
 use crate::model::clock::{Moment, WallOffset};
@@ -13,8 +15,6 @@ use crate::model::restart::RestartRecord;
 use crate::model::scenario_info::ScenarioInfo;
 use crate::model::tally::Tally;
 use crate::record::recording::{CohortRecord, Coverage, FailureRecord, Recording};
-use crate::report::Report;
-use crate::report::assemble::Context;
 use crate::scenario::{Options, Scenario};
 
 /// So many milliseconds from the clock's zero.

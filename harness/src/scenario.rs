@@ -13,6 +13,7 @@ mod budgets;
 mod change;
 mod edition;
 mod error;
+mod info;
 mod options;
 mod origin;
 mod preset;

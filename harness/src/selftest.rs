@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use self::finding::describe;
+use crate::analysis::report::Report;
 use crate::artifacts::checkout::Artifact;
 use crate::artifacts::image::{self, ImageError};
+use crate::host::engine::{Engine, EngineError};
 use crate::progress::Display;
-use crate::report::Report;
-use crate::rollout::runtime::docker::engine::Engine;
 use crate::run::{RunError, run};
 use crate::scenario::ScenarioError;
 
@@ -44,7 +44,7 @@ pub enum SelftestError {
     Scenario(#[from] ScenarioError),
     /// The engine failed.
     #[error(transparent)]
-    Engine(#[from] crate::rollout::runtime::RuntimeError),
+    Engine(#[from] EngineError),
 }
 
 /// Carries out every case; their reports go below `directory`.

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use crate::analysis::assemble::Context;
+use crate::analysis::report::Report;
 use crate::analysis::summary::Summary;
 use crate::analysis::verdict::{Asked, judge};
 use crate::record::replay::{Replayed, replay};
-use crate::report::{Context, Report};
 
 /// A report cannot be read.
 #[derive(Debug, thiserror::Error)]

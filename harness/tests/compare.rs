@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use hitless::analysis::report::Report;
 use hitless::compare::{self, Change, Comparison, DEFAULT_TOLERANCE, Outcome};
-use hitless::report::Report;
 use hitless::report::terminal::Style;
 
 /// A run of two cohorts over some restarts, as its report.json. Each restart is its failures, its p99 and how long it

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use hitless::analysis::report::SCHEMA_VERSION;
 use hitless::analysis::summary::Summary;
 use hitless::load::Load;
 use hitless::model::clock::{Moment, WallOffset};
@@ -19,7 +20,6 @@ use hitless::model::sink::Sink;
 use hitless::record::events::EventLog;
 use hitless::record::events::line::Head;
 use hitless::record::recorder::Recorder;
-use hitless::report::SCHEMA_VERSION;
 use hitless::scenario::{Options, Scenario};
 
 /// What the binary itself uses.

@@ -11,8 +11,6 @@ use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
 use crate::model::listener::Listener;
 use crate::record::recording::Recording;
 
-pub use crate::host::kernel::KernelCounters;
-
 /// What others say of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::artifacts::fingerprint::Fingerprint;
+use crate::model::sha256::Sha256;
 
 /// Something that is built from the checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Checkout {
             }
         }
         files.sort();
-        let mut fingerprint = Fingerprint::default();
+        let mut fingerprint = Sha256::default();
         for path in files {
             let content = read(&path)?;
             let name = path.strip_prefix(&self.0).unwrap_or(&path).display().to_string();

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::artifacts::checkout::{Artifact, Checkout, CheckoutError, read};
-use crate::rollout::runtime::RuntimeError;
-use crate::rollout::runtime::docker::engine::{Engine, SOURCE_LABEL};
+use crate::host::engine::{Engine, EngineError, SOURCE_LABEL};
 
 /// The image cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +23,7 @@ pub enum ImageError {
     },
     /// The engine failed.
     #[error(transparent)]
-    Engine(#[from] RuntimeError),
+    Engine(#[from] EngineError),
 }
 
 /// Whether an image had to be built.

@@ -1,11 +1,9 @@
 //! Where the program of a replica that is a process comes from: our server's binary beside this executable or built from
 //! the checkout, or what the scenario says. Starts no replica.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::artifacts::checkout::{Artifact, Checkout, CheckoutError};
-use crate::scenario::Program;
 
 /// There is no program to run.
 #[derive(Debug, thiserror::Error)]
@@ -36,19 +34,15 @@ pub enum Source {
     Build(Checkout),
 }
 
-/// The words of a command that runs `program`, which is built if it has to be.
+/// The path of our server's binary, which is built if it has to be.
 ///
 /// # Errors
-/// It is our server's binary, and that is neither here nor can it be built.
-pub async fn provide(program: &Program) -> Result<Vec<OsString>, ProgramError> {
-    let path = match program {
-        Program::Command(words) => return Ok(words.iter().map(OsString::from).collect()),
-        Program::OurServer => match find()? {
-            Source::File(path) => path,
-            Source::Build(checkout) => checkout.build_binary(&Artifact::SERVER).await?,
-        },
-    };
-    Ok(vec![path.into_os_string()])
+/// It is neither here nor can it be built.
+pub async fn server() -> Result<PathBuf, ProgramError> {
+    Ok(match find()? {
+        Source::File(path) => path,
+        Source::Build(checkout) => checkout.build_binary(&Artifact::SERVER).await?,
+    })
 }
 
 /// Looks for our server's binary; builds nothing.
@@ -116,12 +110,5 @@ mod tests {
         for told in ["`hitless-server` in /opt/hitless", "around /home/somebody", "--command"] {
             assert!(error.contains(told) && !error.contains('\n'), "{error}");
         }
-    }
-
-    #[tokio::test]
-    async fn command_is_taken_as_it_is() {
-        let words = vec!["./shop".to_owned(), "--port".to_owned()];
-        let taken: Vec<OsString> = words.iter().map(OsString::from).collect();
-        assert_eq!(provide(&Program::Command(words)).await.unwrap(), taken);
     }
 }

@@ -12,10 +12,10 @@
 use serde::Serialize;
 
 use crate::analysis::confidence::second_at_least;
+use crate::analysis::report::Report;
 use crate::analysis::summary::{CohortSummary, Counts};
 use crate::compare::Change;
 use crate::model::failure::FailureClass;
-use crate::report::Report;
 use crate::report::text::count;
 
 /// Chance may look like a regression so often, for each number.

@@ -6,11 +6,11 @@
 
 use serde::Serialize;
 
+use crate::analysis::report::{Report, RestartInfo};
 use crate::compare::Change;
 use crate::compare::ranks::{least_likelihood, likelihood, median};
 use crate::model::phase::Phase;
 use crate::report::text::short_ms;
-use crate::report::{Report, RestartInfo};
 
 /// Chance may look like a regression so often, for each time. Four restarts against four can just say that much.
 const LEVEL: f64 = 0.02;

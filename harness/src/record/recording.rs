@@ -2,6 +2,7 @@
 //! by the [`summary`](crate::analysis::summary). Its size does not grow with the number of requests.
 
 mod cohort;
+mod coverage;
 mod failures;
 mod portion;
 mod timeline;
@@ -9,7 +10,8 @@ mod timeline;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use cohort::{CohortRecord, Coverage};
+pub use cohort::CohortRecord;
+pub use coverage::Coverage;
 pub use failures::{FailureRecord, KeptFailures, Nearest};
 pub use portion::Portion;
 pub use timeline::{Bucket, Timeline};

@@ -4,9 +4,9 @@
 
 use std::fmt::Write as _;
 
+use crate::analysis::report::Report;
 use crate::analysis::verdict::{BudgetResult, Verdict};
 use crate::model::failure::FailureClass;
-use crate::report::Report;
 use crate::report::digest::{classed, seen};
 use crate::report::headline::sentence;
 use crate::report::text::clipped;

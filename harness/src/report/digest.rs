@@ -3,12 +3,12 @@
 
 use std::cmp::Reverse;
 
+use crate::analysis::report::{Report, RestartInfo};
 use crate::analysis::verdict::BudgetResult;
 use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
 use crate::report::text::{clipped, count, counted, rounded, short_ms};
-use crate::report::{Report, RestartInfo};
 
 const NAME_LENGTH: usize = 40;
 

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::report::{Report, html, json, junit, markdown, openmetrics};
+use crate::analysis::report::Report;
+use crate::report::{html, json, junit, markdown, openmetrics};
 
 /// A file of a report cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,11 @@
 //! A report in one sentence, and what to do about it. Every sink that speaks to people begins with these.
 
+use crate::analysis::report::{FailureInfo, Report};
 use crate::analysis::verdict::{BudgetResult, Verdict};
 use crate::model::cohort::CohortKind;
 use crate::model::failure::FailureClass;
 use crate::report::digest::{classes, seen};
 use crate::report::text::{clipped, count, counted, rounded};
-use crate::report::{FailureInfo, Report};
 
 /// The verdict in one sentence.
 #[must_use]

@@ -15,7 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use crate::report::Report;
+use crate::analysis::report::Report;
 use crate::report::headline::{advice, sentence};
 use crate::report::text::{clipped, count, counted, visible};
 use axis::Axis;

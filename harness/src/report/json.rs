@@ -1,6 +1,6 @@
 //! `report.json`: the report as it is.
 
-use crate::report::Report;
+use crate::analysis::report::Report;
 
 /// The text of `report.json`.
 ///

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
+use crate::analysis::report::{Report, RestartInfo};
 use crate::analysis::verdict::BudgetResult;
 use crate::report::digest::seen;
 use crate::report::text::{clipped, counted};
-use crate::report::{Report, RestartInfo};
 
 /// Restarts beyond this get no case of their own, unless something is to be said of them.
 const MOST_RESTARTS: usize = 1_000;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
 use crate::model::phase::Phase;
-use crate::report::Report;
 use crate::report::digest::{self, bound, classes, seen};
 use crate::report::headline::{advice, sentence};
 use crate::report::text::{clipped, count, short_ms};

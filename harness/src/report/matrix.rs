@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
+use crate::analysis::report::Report;
 use crate::analysis::summary::Counts;
 use crate::analysis::verdict::Verdict;
 use crate::matrix::{Finding, Known, known_of};
 use crate::model::cohort::CohortKind;
-use crate::report::Report;
 use crate::report::digest::Ends;
 use crate::report::terminal::{Style, painted, table};
 use crate::report::text::{clipped, short_ms};

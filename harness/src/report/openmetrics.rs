@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
+use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
 use crate::model::failure::FailureClass;
-use crate::report::Report;
 use crate::report::text::clipped;
 
 const NAME_LENGTH: usize = 80;

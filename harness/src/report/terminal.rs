@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use crate::analysis::report::{Report, RestartInfo};
 use crate::analysis::summary::Latency;
 use crate::analysis::verdict::Verdict;
 use crate::model::failure::ByClass;
@@ -11,7 +12,6 @@ use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
 use crate::report::digest::{Ends, behind_schedule, bound, mean_phases};
 use crate::report::text::{clipped, counted, short_ms, visible, wrapped};
-use crate::report::{Report, RestartInfo};
 
 /// The widest that anything here gets.
 pub const WIDTH: u16 = 80;

@@ -19,6 +19,7 @@ mod watched;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::host::engine::EngineError;
 use crate::model::clock::Moment;
 use crate::scenario::{Edition, Order};
 
@@ -54,9 +55,9 @@ impl Replica {
 /// Something that the experiment needs from the outside world failed. The text is for people and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The container engine cannot be reached.
-    #[error("{0}")]
-    NoEngine(String),
+    /// The container engine cannot be reached, or refused something.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// An image is not there and cannot be built here.
     #[error("{0}")]
     MissingImage(String),
@@ -94,14 +95,6 @@ pub enum RuntimeError {
         /// Its exit code.
         code: Option<i64>,
         /// Its last words.
-        reason: String,
-    },
-    /// Something else that the engine refused.
-    #[error("failed to {operation}: {reason}")]
-    Engine {
-        /// What was tried.
-        operation: String,
-        /// What the engine said.
         reason: String,
     },
 }

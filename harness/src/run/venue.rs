@@ -11,6 +11,7 @@ use crate::artifacts::checkout::Artifact;
 use crate::artifacts::image::{self, Built};
 use crate::artifacts::program;
 use crate::experiment::{self, Experiment};
+use crate::host::engine::Engine;
 use crate::host::owner;
 use crate::model::sink::Sink;
 use crate::progress::Display;
@@ -18,11 +19,10 @@ use crate::record::recorder::Recorder;
 use crate::rollout::runtime::RuntimeError;
 use crate::rollout::runtime::compose::ComposeRuntime;
 use crate::rollout::runtime::docker::DockerRuntime;
-use crate::rollout::runtime::docker::engine::Engine;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::probe::check_port;
 use crate::rollout::runtime::process::ProcessRuntime;
-use crate::scenario::{Editions, Origin, SERVER_IMAGE, Scenario, Subject};
+use crate::scenario::{Editions, Origin, Program, SERVER_IMAGE, Scenario, Subject};
 
 /// Where the replicas of a run live, with all that it takes to start them.
 #[derive(Debug)]
@@ -63,10 +63,10 @@ impl Venue {
             | Subject::Own { origin: Origin::Program(first) } => {
                 check_port(&scenario.target)?;
                 let other = match other.and_then(Origin::program) {
-                    Some(other) => Some(program::provide(other).await?),
+                    Some(other) => Some(words(other).await?),
                     None => None,
                 };
-                Ok(Self::Process { commands: Editions { first: program::provide(first).await?, other } })
+                Ok(Self::Process { commands: Editions { first: words(first).await?, other } })
             }
         }
     }
@@ -125,4 +125,12 @@ async fn provide_image(engine: &Engine, display: Display) -> Result<(), RunError
         eprintln!("built image {SERVER_IMAGE}");
     }
     Ok(())
+}
+
+/// The words of a command that runs `program`, which is built if it has to be.
+async fn words(program: &Program) -> Result<Vec<OsString>, RunError> {
+    Ok(match program {
+        Program::OurServer => vec![program::server().await?.into_os_string()],
+        Program::Command(words) => words.iter().map(OsString::from).collect(),
+    })
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::Outcome;
+use crate::analysis::report::{FailureInfo, Report, RestartInfo};
 use crate::analysis::verdict::Verdict;
 use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
-use crate::report::{FailureInfo, Report, RestartInfo};
 
 /// What has to be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 
 use super::expected::{closed_idle, has_died};
 use super::{CASES, Case};
+use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
-use crate::report::Report;
 
 /// How a case went.
 #[derive(Debug)]

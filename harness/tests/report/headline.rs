@@ -1,9 +1,10 @@
 //! The sentence at the top, and what GitHub shows beside a job: what broke comes first, and only what the server is to
 //! blame for is an error.
 
+use hitless::analysis::report::Report;
 use hitless::analysis::verdict::Verdict;
+use hitless::report::annotations;
 use hitless::report::headline::{advice, sentence};
-use hitless::report::{Report, annotations};
 
 use crate::runs::Run;
 

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use hitless::analysis::report::Report;
 use hitless::report::text::visible;
-use hitless::report::{Report, annotations, json};
+use hitless::report::{annotations, json};
 use html5ever::tokenizer::states::RawKind;
 use html5ever::tokenizer::{
     BufferQueue, Tag, TagKind, Token, TokenSink, TokenSinkResult, Tokenizer, TokenizerOpts,

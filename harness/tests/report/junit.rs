@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use hitless::analysis::report::Report;
 use hitless::analysis::verdict::Verdict;
-use hitless::report::Report;
 use hitless::stored_report;
 
 use crate::runs::{self, Run};

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
+use hitless::analysis::report::{Report, SCHEMA_VERSION};
 use hitless::model::environment::Environment;
 use hitless::model::failure::FailureClass;
 use hitless::model::lifecycle::{LifecycleKind, Source};
@@ -16,7 +17,6 @@ use hitless::model::scenario_info::{CohortInfo, ScenarioInfo};
 use hitless::record::events::line::{
     Event, Failed, Head, Line, Nearest, Sample, SeenListener, Sparse, Stretch, TallyLine, Totals,
 };
-use hitless::report::{Report, SCHEMA_VERSION};
 use hitless::stored_report;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;

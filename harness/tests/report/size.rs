@@ -1,7 +1,8 @@
 //! However long a run, what is written of it can be opened, sent and shown.
 
+use hitless::analysis::report::Report;
 use hitless::record::replay::replay;
-use hitless::report::{Report, html, json, junit, markdown};
+use hitless::report::{html, json, junit, markdown};
 
 use crate::runs::{self, Run};
 use hitless::stored_report::report_of;

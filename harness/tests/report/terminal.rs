@@ -1,9 +1,10 @@
 //! What is printed: at most 80 columns, and plain unless a person looks at it.
 
+use hitless::analysis::report::Report;
 use hitless::analysis::summary::CohortSummary;
 use hitless::matrix;
+use hitless::report;
 use hitless::report::terminal::{self, Style};
-use hitless::report::{self, Report};
 
 use crate::runs::{self, Run};
 

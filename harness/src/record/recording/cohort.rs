@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use super::coverage::Coverage;
 use super::portion::Portion;
 use crate::model::cohort::CohortKind;
 use crate::model::observation::CohortTotals;
@@ -66,13 +67,4 @@ impl CohortRecord {
         self.coverage[phase].due += portion.coverage.due;
         self.coverage[phase].sent += portion.coverage.sent;
     }
-}
-
-/// How much of its load a phase has seen. A generator that stands still sends what was due in one phase in another.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// Requests that were due in it.
-    pub due: u64,
-    /// Requests that were sent in it, whenever they were due.
-    pub sent: u64,
 }

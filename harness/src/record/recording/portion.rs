@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::cohort::Coverage;
+use super::coverage::Coverage;
 use crate::model::phase::Phase;
 use crate::model::tally::Tally;
 

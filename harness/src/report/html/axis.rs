@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::Report;
+use crate::analysis::report::Report;
 
 /// A stretch of the run, in milliseconds from the run's zero.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
+use crate::analysis::report::{BucketInfo, Report};
 use crate::model::failure::FailureClass;
 use crate::report::html::axis::{Axis, Path, joined, round_up};
 use crate::report::text::{count, rounded, short_ms};
-use crate::report::{BucketInfo, Report};
 
 /// Pixels.
 const FAILURES: f64 = 64.0;

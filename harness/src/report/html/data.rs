@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::analysis::lives::LifeState;
+use crate::analysis::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
 use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
 use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::report::html::Limits;
 use crate::report::html::axis::Axis;
 use crate::report::text::clipped;
-use crate::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
 
 const NAME_LENGTH: usize = 60;
 

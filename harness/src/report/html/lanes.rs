@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::analysis::lives::{Life, LifeState};
-use crate::report::Report;
+use crate::analysis::report::Report;
 
 /// More lanes than this are not drawn.
 const MOST_LANES: usize = 24;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use crate::analysis::lives::LifeState;
+use crate::analysis::report::{Report, RestartInfo};
 use crate::report::html::axis::{Axis, Path, joined};
 use crate::report::html::charts::{
     failures, latencies, path, queue, rate, stacked, svg, windows, windows_once,
@@ -13,7 +14,6 @@ use crate::report::html::charts::{
 use crate::report::html::lanes::{Lane, lanes, stretches};
 use crate::report::html::number;
 use crate::report::text::{clipped, count};
-use crate::report::{Report, RestartInfo};
 
 const NAME_LENGTH: usize = 40;
 /// Pixels of a lane: each band, the strip of failures below, and the answers below that.

@@ -6,13 +6,13 @@ use maud::{Markup, html};
 
 use super::{number, told};
 use crate::analysis::evidence::ListenerInfo;
+use crate::analysis::report::{FailureInfo, Report, RestartInfo};
 use crate::analysis::summary::Latency;
 use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
 use crate::report::digest::{self, behind_schedule, bound, seen};
 use crate::report::text::{clipped, count, counted, short_ms};
-use crate::report::{FailureInfo, Report, RestartInfo};
 
 const NAME_LENGTH: usize = 40;
 /// More replicas than this, as replacements make them, are summed up.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::host::engine::Engine;
 use crate::model::clock::Moment;
 use crate::model::sink::Sink;
 use crate::rollout::runtime::docker::Containers;
-use crate::rollout::runtime::docker::engine::Engine;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::scenario::{Edition, Order, Scenario, Server};

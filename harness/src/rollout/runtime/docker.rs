@@ -3,7 +3,6 @@
 
 mod container;
 mod containers;
-pub mod engine;
 mod follower;
 
 use std::collections::HashMap;
@@ -15,8 +14,8 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 use futures_util::StreamExt;
 use tokio_util::task::TaskTracker;
 
+use crate::host::engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
 pub(super) use containers::Containers;
-use engine::{Engine, OWNER_LABEL, RUN_LABEL, reason, status_of};
 
 use crate::model::clock::Moment;
 use crate::model::sink::Sink;
@@ -169,7 +168,7 @@ impl Runtime for DockerRuntime {
 
     async fn discard(&self, replica: &Replica) -> Result<(), RuntimeError> {
         let id = self.containers.disown(replica).await;
-        self.engine.remove(&id).await
+        Ok(self.engine.remove(&id).await?)
     }
 
     async fn unexpected_end(&self) -> RuntimeError {
@@ -192,7 +191,7 @@ impl Runtime for DockerRuntime {
         let removed: Vec<_> =
             futures_util::stream::iter(removals).buffer_unordered(REMOVED_AT_ONCE).collect().await;
         self.containers.finish_outputs().await;
-        removed.into_iter().collect()
+        Ok(removed.into_iter().collect::<Result<(), _>>()?)
     }
 }
 

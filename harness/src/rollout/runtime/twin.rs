@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::host::engine::EngineError;
 use crate::model::clock::Moment;
 use crate::model::lifecycle::LifecycleKind;
 use crate::model::observation::{Observation, Outcome};
@@ -83,7 +84,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn unreachable(operation: &str) -> RuntimeError {
-    RuntimeError::Engine { operation: operation.to_owned(), reason: "it does not answer".to_owned() }
+    EngineError::Failed { operation: operation.to_owned(), reason: "it does not answer".to_owned() }.into()
 }
 
 impl AnswerWatch for Twin {

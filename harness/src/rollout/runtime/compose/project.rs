@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::rollout::runtime::docker::engine::{Listed, SERVER_TITLE, TITLE_LABEL};
+use crate::host::engine::{Listed, SERVER_TITLE, TITLE_LABEL};
 
 /// The label that every container of a Compose project carries.
 pub(super) const SERVICE_LABEL: &str = "com.docker.compose.service";

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::container::Container;
-use super::engine::{Engine, reason, status_of};
 use super::follower::{self, Followed, Follower, Loss};
+use crate::host::engine::{Engine, EngineError, reason, status_of};
 use crate::model::clock::{Moment, WallOffset};
 use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::model::sink::Sink;
@@ -258,7 +258,7 @@ impl Containers {
         match first {
             Some(Loss::Replica(watched)) => watched.death().await,
             Some(Loss::Events(reason)) => {
-                RuntimeError::Engine { operation: "follow the engine's events".to_owned(), reason }
+                EngineError::Failed { operation: "follow the engine's events".to_owned(), reason }.into()
             }
             None => std::future::pending().await,
         }

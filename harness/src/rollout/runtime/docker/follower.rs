@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::container::Container;
-use super::engine::{Engine, reason};
+use crate::host::engine::{Engine, reason};
 use crate::model::clock::{Moment, WallOffset};
 use crate::rollout::runtime::watched::{Ending, Watched, locked};
 
@@ -123,8 +123,8 @@ mod tests {
     use tokio::net::{UnixListener, UnixStream};
     use tokio_util::task::AbortOnDropHandle;
 
-    use super::super::engine::Address;
     use super::*;
+    use crate::host::engine::Address;
     use crate::model::sink::Nowhere;
     use crate::rollout::runtime::life::Life;
 

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::analysis::evidence::Evidence;
 use crate::analysis::lives::lives;
+use crate::analysis::report::{
+    BucketInfo, EventInfo, FailureInfo, ReplicaInfo, Report, RestartInfo, RunInfo, SCHEMA_VERSION,
+    TimelineInfo,
+};
 use crate::analysis::summary::{Summary, counts, latency, per_million};
 use crate::analysis::verdict::{BudgetResult, Judgement};
 use crate::model::budget::Budget;
@@ -13,13 +17,8 @@ use crate::model::failure::FailureClass;
 use crate::model::lifecycle::LifecycleEvent;
 use crate::model::phase::Phase;
 use crate::model::restart::RestartRecord;
-use crate::model::scenario_info::{CohortInfo, ScenarioInfo};
+use crate::model::scenario_info::ScenarioInfo;
 use crate::record::recording::{Bucket, FailureRecord, Recording, Timeline};
-use crate::report::{
-    BucketInfo, EventInfo, FailureInfo, ReplicaInfo, Report, RestartInfo, RunInfo, SCHEMA_VERSION,
-    TimelineInfo,
-};
-use crate::scenario::{Origin, Scenario};
 
 /// More events than this are counted only. A restart makes about fifteen.
 const MOST_EVENTS: usize = 20_000;
@@ -88,33 +87,6 @@ impl Report {
             timeline: timeline_info(&recording.timeline, zero),
             evidence,
             environment: context.environment,
-        }
-    }
-}
-
-impl ScenarioInfo {
-    /// What is told of a scenario.
-    #[must_use]
-    pub fn of(scenario: &Scenario) -> Self {
-        let image = scenario.subject.origin().and_then(Origin::image).map(ToOwned::to_owned);
-        Self {
-            subject: scenario.subject_name(),
-            preset: scenario.preset().map(|preset| preset.name().to_owned()),
-            image,
-            replicas: scenario.replicas,
-            rounds: scenario.rounds,
-            url: scenario.target.url.clone(),
-            cohorts: scenario
-                .cohorts
-                .iter()
-                .map(|plan| CohortInfo {
-                    name: plan.kind.name().to_owned(),
-                    rate: plan.rate,
-                    concurrency: plan.concurrency,
-                    url: plan.url.clone(),
-                })
-                .collect(),
-            seed: scenario.seed,
         }
     }
 }

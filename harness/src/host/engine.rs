@@ -12,9 +12,8 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::{Stream, StreamExt};
 
-use crate::artifacts::fingerprint::Fingerprint;
 use crate::model::error_chain::chain;
-use crate::rollout::runtime::RuntimeError;
+use crate::model::sha256::Sha256;
 
 /// The label that every container of a run carries; its value is the run's id.
 pub const RUN_LABEL: &str = "dev.hitless.run";
@@ -24,12 +23,28 @@ pub const OWNER_LABEL: &str = "dev.hitless.owner";
 pub const SOURCE_LABEL: &str = "dev.hitless.source";
 
 /// The label that says what an image is, and what our server's says (docker/Dockerfile).
-pub(in crate::rollout::runtime) const TITLE_LABEL: &str = "org.opencontainers.image.title";
-pub(in crate::rollout::runtime) const SERVER_TITLE: &str = "hitless-server";
+pub(crate) const TITLE_LABEL: &str = "org.opencontainers.image.title";
+pub(crate) const SERVER_TITLE: &str = "hitless-server";
 
 /// A hung engine is given up after this long.
 const CALL_TIMEOUT_S: u64 = 60;
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The container engine cannot be reached, or refused something. The text is for people and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The container engine cannot be reached.
+    #[error("{0}")]
+    NoEngine(String),
+    /// The engine refused an operation.
+    #[error("failed to {operation}: {reason}")]
+    Failed {
+        /// What was tried.
+        operation: String,
+        /// What the engine said.
+        reason: String,
+    },
+}
 
 /// A container engine that answered.
 #[derive(Debug, Clone)]
@@ -75,7 +90,7 @@ impl Address {
     ///
     /// # Errors
     /// `DOCKER_HOST` or the context names something that cannot be used.
-    pub fn find() -> Result<Self, RuntimeError> {
+    pub fn find() -> Result<Self, EngineError> {
         if let Some(host) = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
             return Self { host, because: "DOCKER_HOST says so".into() }.checked();
         }
@@ -114,18 +129,18 @@ impl Address {
         if name == "default" {
             return None;
         }
-        let digest = Fingerprint::of(name.as_bytes());
+        let digest = Sha256::of(name.as_bytes());
         let meta = read(config.join("contexts/meta").join(digest).join("meta.json"))?;
         let host = meta.pointer("/Endpoints/docker/Host")?.as_str()?.to_owned();
         Some(Self { host, because: format!("the Docker context `{name}` says so") })
     }
 
-    fn checked(self) -> Result<Self, RuntimeError> {
+    fn checked(self) -> Result<Self, EngineError> {
         let is_known = ["unix://", "tcp://", "http://"].iter().any(|scheme| self.host.starts_with(scheme));
         if is_known {
             return Ok(self);
         }
-        Err(RuntimeError::NoEngine(format!(
+        Err(EngineError::NoEngine(format!(
             "{} cannot be used ({}): host networking needs an engine on this machine; write unix:///PATH or tcp://127.0.0.1:PORT",
             self.host, self.because
         )))
@@ -136,18 +151,18 @@ impl Engine {
     /// Connects, asks for a sign of life and agrees on the API's version.
     ///
     /// # Errors
-    /// [`RuntimeError::NoEngine`] if nothing answers; the text says where it was looked for and what to do.
-    pub async fn connect() -> Result<Self, RuntimeError> {
+    /// [`EngineError::NoEngine`] if nothing answers; the text says where it was looked for and what to do.
+    pub async fn connect() -> Result<Self, EngineError> {
         Self::at(Address::find()?).await
     }
 
     /// Connects to the engine at this address.
     ///
     /// # Errors
-    /// [`RuntimeError::NoEngine`] if nothing answers there.
-    pub async fn at(address: Address) -> Result<Self, RuntimeError> {
+    /// [`EngineError::NoEngine`] if nothing answers there.
+    pub async fn at(address: Address) -> Result<Self, EngineError> {
         let no_engine = |reason: String| {
-            RuntimeError::NoEngine(format!(
+            EngineError::NoEngine(format!(
                 "no container engine answers at {} ({}): {reason}; start Docker or set DOCKER_HOST",
                 address.host, address.because
             ))
@@ -171,7 +186,7 @@ impl Engine {
     }
 
     /// The bollard client, whose calls may take up to `timeout`.
-    pub(super) fn client(&self, timeout: Duration) -> Docker {
+    pub(crate) fn client(&self, timeout: Duration) -> Docker {
         self.docker.clone().with_timeout(timeout.max(Duration::from_secs(CALL_TIMEOUT_S)))
     }
 
@@ -179,7 +194,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn version(&self) -> Result<EngineVersion, RuntimeError> {
+    pub async fn version(&self) -> Result<EngineVersion, EngineError> {
         let version =
             self.docker.version().await.map_err(|error| failed("ask the engine for its version", &error))?;
         let name = version
@@ -197,7 +212,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn image_labels(&self, image: &str) -> Result<Option<HashMap<String, String>>, RuntimeError> {
+    pub async fn image_labels(&self, image: &str) -> Result<Option<HashMap<String, String>>, EngineError> {
         match self.docker.inspect_image(image).await {
             Ok(found) => Ok(Some(found.config.and_then(|config| config.labels).unwrap_or_default())),
             Err(error) if status_of(&error) == Some(404) => Ok(None),
@@ -209,7 +224,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn image_id(&self, image: &str) -> Result<Option<String>, RuntimeError> {
+    pub async fn image_id(&self, image: &str) -> Result<Option<String>, EngineError> {
         match self.docker.inspect_image(image).await {
             Ok(found) => Ok(found.id),
             Err(error) if status_of(&error) == Some(404) => Ok(None),
@@ -231,7 +246,7 @@ impl Engine {
         tag: &str,
         labels: &HashMap<String, String>,
         context: Vec<u8>,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), EngineError> {
         let options = BuildImageOptionsBuilder::new()
             .dockerfile("Dockerfile")
             .t(tag)
@@ -246,7 +261,7 @@ impl Engine {
             let step = step.map_err(|error| failed(&format!("build image {tag}"), &error))?;
             if let Some(detail) = step.error_detail {
                 let reason = detail.message.unwrap_or_else(|| "a step failed".to_owned());
-                return Err(RuntimeError::Engine { operation: format!("build image {tag}"), reason });
+                return Err(EngineError::Failed { operation: format!("build image {tag}"), reason });
             }
         }
         Ok(())
@@ -256,7 +271,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine does not answer.
-    pub async fn labelled(&self, run: Option<&str>) -> Result<Vec<Labelled>, RuntimeError> {
+    pub async fn labelled(&self, run: Option<&str>) -> Result<Vec<Labelled>, EngineError> {
         let label = run.map_or_else(|| RUN_LABEL.to_owned(), |run| format!("{RUN_LABEL}={run}"));
         let found = self.list("label", &[label]).await?;
         Ok(found
@@ -270,11 +285,7 @@ impl Engine {
             .collect())
     }
 
-    pub(in crate::rollout::runtime) async fn list(
-        &self,
-        filter: &str,
-        values: &[String],
-    ) -> Result<Vec<Listed>, RuntimeError> {
+    pub(crate) async fn list(&self, filter: &str, values: &[String]) -> Result<Vec<Listed>, EngineError> {
         let filters = HashMap::from([(filter, values.to_vec())]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let found = self
@@ -311,7 +322,7 @@ impl Engine {
     ///
     /// # Errors
     /// The engine refuses.
-    pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+    pub async fn remove(&self, id: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match self.docker.remove_container(id, Some(options)).await {
             Ok(()) => Ok(()),
@@ -321,7 +332,7 @@ impl Engine {
     }
 
     /// The engine's events of all containers, from `since` (nanoseconds since 1970) on.
-    pub(super) fn events(
+    pub(crate) fn events(
         &self,
         since: u64,
     ) -> impl Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send + '_ {
@@ -335,40 +346,40 @@ impl Engine {
     ///
     /// # Errors
     /// There is no such container, or the engine does not answer.
-    pub(super) async fn state_of(&self, id: &str) -> Result<ContainerState, bollard::errors::Error> {
+    pub(crate) async fn state_of(&self, id: &str) -> Result<ContainerState, bollard::errors::Error> {
         Ok(self.docker.inspect_container(id, None).await?.state.unwrap_or_default())
     }
 }
 
 /// A container as the engine lists it.
 #[derive(Debug, Clone, Default)]
-pub(in crate::rollout::runtime) struct Listed {
-    pub(in crate::rollout::runtime) id: String,
-    pub(in crate::rollout::runtime) name: String,
+pub(crate) struct Listed {
+    pub(crate) id: String,
+    pub(crate) name: String,
     /// Its own, and those of its image.
-    pub(in crate::rollout::runtime) labels: HashMap<String, String>,
-    pub(in crate::rollout::runtime) is_running: bool,
+    pub(crate) labels: HashMap<String, String>,
+    pub(crate) is_running: bool,
     /// The image's reference.
-    pub(in crate::rollout::runtime) image: String,
-    pub(in crate::rollout::runtime) is_on_host_network: bool,
+    pub(crate) image: String,
+    pub(crate) is_on_host_network: bool,
     /// The host's ports that lead to it.
-    pub(in crate::rollout::runtime) published: Vec<u16>,
+    pub(crate) published: Vec<u16>,
 }
 
 /// The HTTP status that the engine answered with.
-pub(super) const fn status_of(error: &bollard::errors::Error) -> Option<u16> {
+pub(crate) const fn status_of(error: &bollard::errors::Error) -> Option<u16> {
     match error {
         bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
 }
 
-pub(super) fn failed(operation: &str, error: &bollard::errors::Error) -> RuntimeError {
-    RuntimeError::Engine { operation: operation.to_owned(), reason: reason(error) }
+pub(crate) fn failed(operation: &str, error: &bollard::errors::Error) -> EngineError {
+    EngineError::Failed { operation: operation.to_owned(), reason: reason(error) }
 }
 
 /// What the engine said, on one line.
-pub(super) fn reason(error: &bollard::errors::Error) -> String {
+pub(crate) fn reason(error: &bollard::errors::Error) -> String {
     let text = match error {
         bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),
         other => chain(other),

@@ -2,18 +2,18 @@
 
 use std::fmt::Write as _;
 
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 
-/// The fingerprint of what it was fed.
+/// The SHA-256 of what it was fed.
 #[derive(Debug, Default)]
-pub(crate) struct Fingerprint(Sha256);
+pub(crate) struct Sha256(sha2::Sha256);
 
-impl Fingerprint {
+impl Sha256 {
     /// That of these bytes alone.
     pub(crate) fn of(bytes: &[u8]) -> String {
-        let mut fingerprint = Self::default();
-        fingerprint.feed(bytes);
-        fingerprint.finish()
+        let mut hash = Self::default();
+        hash.feed(bytes);
+        hash.finish()
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
@@ -36,8 +36,8 @@ mod tests {
     #[test]
     fn fingerprint_is_that_of_the_published_test_vectors() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(Fingerprint::of(b"abc"), abc);
-        let mut fed = Fingerprint::default();
+        assert_eq!(Sha256::of(b"abc"), abc);
+        let mut fed = Sha256::default();
         fed.feed(b"a");
         fed.feed(b"bc");
         assert_eq!(fed.finish(), abc);

@@ -71,7 +71,7 @@ async fn make_observations(recorder: Recorder) {
     for step in 0..LOOKS[1] / STEP.0 {
         steps.tick().await;
         let first = step * STEP.0;
-        let now = Moment::now();
+        let now = Moment::now().relative_to(recorder.zero());
         for number in first..first + STEP.0 {
             let outcome = if number % 1_000 == 0 {
                 Outcome::failed(Failure::new(

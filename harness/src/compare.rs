@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::analysis::report::{Report, SCHEMA_VERSION};
+use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
 use crate::compare::failures::FailureRow;
 use crate::compare::timings::TimingRow;
@@ -45,18 +45,6 @@ pub enum CompareError {
     /// It cannot be read, or is none of ours.
     #[error("{0}; give a report.json or the directory of a run")]
     Unreadable(#[from] StoredReportError),
-    /// It has another schema.
-    #[error(
-        "{}: schema_version is {found}, and this hitless reads {SCHEMA_VERSION}; make both reports with one version of \
-         hitless",
-        path.display()
-    )]
-    Schema {
-        /// Which.
-        path: PathBuf,
-        /// What it says.
-        found: u32,
-    },
     /// More requests failed than there were.
     #[error(
         "{}: failed of cohort `{cohort}` is {failed}, more than its {requests} requests; this file was changed by hand, \
@@ -238,9 +226,6 @@ pub fn json(comparison: &Comparison) -> String {
 /// There is none, it is none, or it cannot be compared.
 pub fn read(path: &Path) -> Result<Report, CompareError> {
     let report = stored_report::read(path)?;
-    if report.schema_version != SCHEMA_VERSION {
-        return Err(CompareError::Schema { path: path.to_owned(), found: report.schema_version });
-    }
     match report.cohorts.iter().find(|cohort| cohort.counts.failed > cohort.counts.requests) {
         Some(cohort) => Err(CompareError::Counts {
             path: path.to_owned(),

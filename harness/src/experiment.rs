@@ -25,7 +25,7 @@ use crate::model::sink::Sink;
 use crate::record::recorder::Recorder;
 use crate::record::recording::Recording;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::rollout::{self, Plan};
+use crate::rollout::{self, Plan, RolloutError};
 use crate::scenario::{End, Scenario};
 
 /// Removing a few containers takes a second; an engine that hangs must not keep the harness. A replica that is on its way
@@ -102,9 +102,9 @@ async fn conduct<R: Runtime>(
     let cut_short = tokio::select! {
         biased;
         () = interrupt.cancelled() => Some(CutShort::Interrupted),
-        result = roll(scenario, runtime, replicas, &answers) => result.err().map(CutShort::RolloutFailed),
+        result = roll(scenario, runtime, replicas, &answers) => result.err(),
         () = first_failure(scenario.end, recorder) => Some(CutShort::FailureFound),
-        died = runtime.unexpected_end() => Some(CutShort::RolloutFailed(died.to_string())),
+        died = runtime.unexpected_end() => Some(cut_short_by(died)),
     };
     let load_ended = Moment::now();
     let (totals, died) = finish(load, patience(scenario, cut_short.as_ref()), runtime).await;
@@ -132,7 +132,7 @@ async fn finish<R: Runtime>(
     let mut finishing = pin!(load.finish(patience));
     tokio::select! {
         biased;
-        died = runtime.unexpected_end() => (finishing.await, Some(CutShort::RolloutFailed(died.to_string()))),
+        died = runtime.unexpected_end() => (finishing.await, Some(cut_short_by(died))),
         totals = &mut finishing => (totals, None),
     }
 }
@@ -156,7 +156,7 @@ async fn roll<R: Runtime>(
     runtime: &R,
     replicas: Vec<Replica>,
     answers: &RecordedAnswers<'_>,
-) -> Result<(), String> {
+) -> Result<(), CutShort> {
     let plan = Plan {
         change: scenario.change.clone(),
         rounds: scenario.rounds,
@@ -164,11 +164,24 @@ async fn roll<R: Runtime>(
         seed: scenario.seed,
     };
     tokio::time::sleep(scenario.timing.lead).await;
-    rollout::roll(runtime, replicas, &plan, answers.recorder, answers)
-        .await
-        .map_err(|error| error.to_string())?;
+    rollout::roll(runtime, replicas, &plan, answers.recorder, answers).await.map_err(
+        |error| match error {
+            RolloutError::Runtime(error) => cut_short_by(error),
+            error @ RolloutError::NoAnswer { .. } => CutShort::RolloutFailed { error: error.to_string() },
+        },
+    )?;
     tokio::time::sleep(scenario.timing.lead).await;
     Ok(())
+}
+
+/// Why a run ended whose runtime could not go on.
+fn cut_short_by(error: RuntimeError) -> CutShort {
+    match error {
+        RuntimeError::Died { replica, code, reason } => {
+            CutShort::ReplicaDied { replica, code, last_words: reason }
+        }
+        other => CutShort::RolloutFailed { error: other.to_string() },
+    }
 }
 
 /// Waits for the first failure if that is what ends the run.

@@ -188,13 +188,14 @@ impl Stream {
             let dispatched = if is_free_in_time { started } else { scheduled };
             self.sent.fetch_add(1, Ordering::Relaxed);
             let answer = self.client.request(self.token(number), turn).await;
+            let zero = self.sink.zero();
             self.sink.observe(Observation {
                 cohort: self.cohort,
                 number,
-                scheduled,
-                dispatched,
-                started,
-                finished: Moment::now(),
+                scheduled: scheduled.relative_to(zero),
+                dispatched: dispatched.relative_to(zero),
+                started: started.relative_to(zero),
+                finished: Moment::now().relative_to(zero),
                 connection: answer.connection_of_failure(),
                 outcome: answer.outcome,
                 replica: answer.replica,
@@ -212,17 +213,20 @@ mod tests {
 
     use super::*;
     use crate::model::lifecycle::LifecycleEvent;
-    use crate::model::listener::Listener;
+    use crate::model::listener::Sighting;
     use crate::model::restart::{RestartId, RestartStep};
     /// Keeps what the tests ask for.
     #[derive(Debug, Default)]
     struct Stalls(Mutex<Vec<(Moment, Moment)>>);
 
     impl Sink for Stalls {
+        fn zero(&self) -> Moment {
+            Moment::from_nanoseconds(0)
+        }
         fn observe(&self, _: Observation) {}
         fn lifecycle(&self, _: LifecycleEvent) {}
         fn restart(&self, _: RestartId, _: Moment, _: RestartStep) {}
-        fn listeners(&self, _: Moment, _: Vec<Listener>) {}
+        fn listeners(&self, _: Moment, _: Vec<Sighting>) {}
         fn stalled(&self, from: Moment, to: Moment) {
             self.0.lock().unwrap().push((from, to));
         }

@@ -7,6 +7,7 @@ pub mod cut_short;
 pub mod environment;
 pub mod error_chain;
 pub mod expectation;
+pub mod failed_request;
 pub mod failure;
 pub mod fresh_connections;
 pub mod interference;

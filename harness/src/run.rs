@@ -98,7 +98,8 @@ pub async fn run(
         engine: venue.engine().await?,
         cpus: limits::cpus(),
     };
-    let (id, wall) = (run_id(), WallOffset::read());
+    let id = run_id();
+    let started_unix_ms = WallOffset::read().unix_ms(Moment::now());
     let directory = scenario.report_dir.clone().unwrap_or_else(|| Path::new("hitless-report").join(&id));
     std::fs::create_dir_all(&directory)
         .map_err(|source| RunError::Directory { path: directory.clone(), source })?;
@@ -107,7 +108,7 @@ pub async fn run(
         schema_version: SCHEMA_VERSION,
         run: id.clone(),
         command: command.to_owned(),
-        started_unix_ms: wall.unix_ms(Moment::now()),
+        started_unix_ms,
         scenario: ScenarioInfo::of(scenario),
         budgets: scenario.budgets.clone(),
         environment: environment.clone(),
@@ -130,7 +131,7 @@ pub async fn run(
         eprintln!("warning: {loose_end}");
         judgement.reasons.push(format!("when all was seen: {loose_end}"));
     }
-    let context = Context { run: id, command: command.to_owned(), environment, wall };
+    let context = Context { run: id, command: command.to_owned(), environment, started_unix_ms };
     let report = Report::assemble(&recording, summary, judgement, ScenarioInfo::of(scenario), context);
     files::write(&report, &directory)?;
     Ok((report, directory))

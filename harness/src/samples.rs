@@ -6,20 +6,22 @@ use crate::analysis::assemble::Context;
 use crate::analysis::report::Report;
 use crate::analysis::summary::Summary;
 use crate::analysis::verdict::{Asked, judge};
-use crate::model::clock::{Moment, WallOffset};
+use crate::model::clock::RunTime;
+use crate::model::cohort::CohortKind;
 use crate::model::environment::Environment;
+use crate::model::failed_request::FailedRequest;
 use crate::model::failure::FailureClass;
-use crate::model::observation::{CohortTotals, ConnectionUse};
+use crate::model::observation::CohortTotals;
 use crate::model::phase::Phase;
-use crate::model::restart::RestartRecord;
+use crate::model::restart::Restart;
 use crate::model::scenario_info::ScenarioInfo;
 use crate::model::tally::Tally;
-use crate::record::recording::{CohortRecord, Coverage, FailureRecord, Recording};
+use crate::record::recording::{CohortRecord, Coverage, Recording};
 use crate::scenario::{Options, Scenario};
 
-/// So many milliseconds from the clock's zero.
-pub(crate) fn at(ms: u64) -> Moment {
-    Moment::from_nanoseconds(ms * 1_000_000)
+/// So many milliseconds from the run's zero.
+pub(crate) fn at(ms: i64) -> RunTime {
+    RunTime::from_nanoseconds(ms * 1_000_000)
 }
 
 /// One whole restart of `server-a` under a hundred answered requests of `fresh`.
@@ -35,7 +37,7 @@ pub(crate) fn recording() -> Recording {
         cohort.phases[Phase::Draining.index()].answered(Duration::from_millis(1));
         tally.answered(Duration::from_millis(1));
     }
-    let restart = RestartRecord {
+    let restart = Restart {
         replica: "server-a".into(),
         successor: None,
         round: 1,
@@ -50,7 +52,7 @@ pub(crate) fn recording() -> Recording {
         tally,
         account: serde_json::Map::new(),
     };
-    Recording { cohorts: vec![cohort], restarts: vec![restart], ..Recording::new(at(0)) }
+    Recording { cohorts: vec![cohort], restarts: vec![restart], ..Recording::new() }
 }
 
 /// The same with a second such restart, and these failures.
@@ -63,20 +65,26 @@ pub(crate) fn report(failures: &[(FailureClass, Phase)]) -> Report {
         if let Some(index) = restart {
             recording.restarts[index].tally.failed(*class);
         }
-        recording.failures.add(FailureRecord {
-            at: at(10),
-            started: at(9),
-            cohort: "fresh",
+        recording.failures.add(FailedRequest {
+            t: at(10),
+            cohort: CohortKind::Fresh,
             number,
             class: *class,
-            detail: "seen".to_owned(),
-            connection: Some(ConnectionUse { nth: Some(2), sent: None, received: None }),
-            is_hidden_by_retries: false,
+            curl_exit: class.curl_exit(),
             phase: *phase,
             restart,
-            nearest: None,
+            offset_ms: None,
+            event: None,
+            replica: None,
             answered_by: None,
             cause: None,
+            after_ms: 1.0,
+            blame: String::new(),
+            connection_request: Some(2),
+            on_kept_connection: Some(true),
+            bytes: None,
+            hidden_by_retries: false,
+            detail: "seen".to_owned(),
         });
     }
     let options = Options { rounds: Some(2), replicas: Some(1), ..Options::default() };
@@ -88,7 +96,7 @@ pub(crate) fn report(failures: &[(FailureClass, Phase)]) -> Report {
         run: "sample".to_owned(),
         command: "hitless run".to_owned(),
         environment: Environment::default(),
-        wall: WallOffset::with(at(0), 0),
+        started_unix_ms: 0,
     };
     Report::assemble(&recording, summary, judgement, ScenarioInfo::of(&scenario), context)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::analysis::assemble::Context;
 use crate::analysis::report::Report;
+use crate::analysis::report::SCHEMA_VERSION;
 use crate::analysis::summary::Summary;
 use crate::analysis::verdict::{Asked, judge};
 use crate::record::replay::{Replayed, replay};
@@ -20,6 +21,18 @@ pub enum StoredReportError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A report of a later version.
+    #[error(
+        "{}: schema_version is {found}, and this hitless reads up to {SCHEMA_VERSION}; make both reports with one version of \
+         hitless",
+        path.display()
+    )]
+    Schema {
+        /// Which file.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
     },
     /// A file is no report.
     #[error("{} is no report of hitless: {reason}", path.display())]
@@ -44,23 +57,47 @@ pub fn read(path: &Path) -> Result<Report, StoredReportError> {
         }
         file => file.to_owned(),
     };
-    let file = File::open(&path).map_err(|source| StoredReportError::Read { path: path.clone(), source })?;
+    let unreadable = |source| StoredReportError::Read { path: path.clone(), source };
     let no_report = |reason: String| StoredReportError::NoReport { path: path.clone(), reason };
     if path.extension().is_some_and(|extension| extension == "jsonl") {
+        let file = File::open(&path).map_err(unreadable)?;
         let replayed = replay(BufReader::new(file)).map_err(|error| no_report(error.to_string()))?;
+        check_version(&path, replayed.head.schema_version)?;
         Ok(report_of(replayed))
     } else {
-        serde_json::from_reader(BufReader::new(file)).map_err(|error| no_report(error.to_string()))
+        let text = std::fs::read_to_string(&path).map_err(unreadable)?;
+        let Versioned { schema_version } =
+            serde_json::from_str(&text).map_err(|error| no_report(error.to_string()))?;
+        check_version(&path, schema_version)?;
+        serde_json::from_str(&text).map_err(|error| no_report(error.to_string()))
     }
+}
+
+/// The part of a report that every version has.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    schema_version: u32,
+}
+
+fn check_version(path: &Path, found: u32) -> Result<(), StoredReportError> {
+    if found > SCHEMA_VERSION {
+        return Err(StoredReportError::Schema { path: path.to_owned(), found });
+    }
+    Ok(())
 }
 
 /// Judges a replayed run.
 #[must_use]
 pub fn report_of(replayed: Replayed) -> Report {
-    let Replayed { head, recording, wall } = replayed;
+    let Replayed { head, recording } = replayed;
     let summary = Summary::of(&recording);
     let asked = Asked { replicas: head.scenario.replicas, rounds: head.scenario.rounds };
     let judgement = judge(&recording, &summary, &head.budgets, asked);
-    let context = Context { run: head.run, command: head.command, environment: head.environment, wall };
+    let context = Context {
+        run: head.run,
+        command: head.command,
+        environment: head.environment,
+        started_unix_ms: head.started_unix_ms,
+    };
     Report::assemble(&recording, summary, judgement, head.scenario, context)
 }

@@ -303,9 +303,10 @@ async fn replica_that_dies_on_its_own_ends_the_run_with_its_last_words() {
     let run = stage.run("mortal", &["--replicas=1", "--budget=wrong_body==0"]);
     let (life, output) = tokio::join!(stage.next(), run.end());
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
-    let told = stage.report()["run"]["cut_short"].to_string();
-    assert!(told.contains("server-a ended on its own with exit code 3"), "{told}");
-    assert!(told.contains("out of luck"), "{told}");
+    let why = stage.report()["run"]["cut_short"].clone();
+    assert_eq!((&why["reason"], &why["replica"]), (&"replica_died".into(), &"server-a".into()), "{why}");
+    assert_eq!(why["code"], 3, "{why}");
+    assert!(why["last_words"].to_string().contains("out of luck"), "{why}");
     stage.assert_nothing_left(vec![life]).await;
 }
 

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::summary::Counts;
-use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
 use crate::model::listener::Listener;
 use crate::record::recording::Recording;
 
 /// What others say of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Evidence {
     /// How much the kernel's counters grew over the load; those that did not are left out. They count everything in
     /// this network namespace, not this run alone.
@@ -22,41 +22,19 @@ pub struct Evidence {
     /// Each listener of the port by itself, in the order in which they were seen first; the first ones, if there were
     /// thousands.
     #[serde(default)]
-    pub listeners: Vec<ListenerInfo>,
+    pub listeners: Vec<Listener>,
     /// The servers' own accounts beside the clients'.
     pub reconciliation: Option<Reconciliation>,
 }
 
-/// A listener of the port. A handover keeps it through many lives of the replicas that hold it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ListenerInfo {
-    /// What tells it from every other socket.
-    pub inode: u32,
-    /// When it was seen first, in milliseconds from the run's zero.
-    pub first_ms: f64,
-    /// When it was seen last.
-    pub last_ms: f64,
-    /// The most connections that were seen waiting in its accept queue.
-    pub waiting_max: u32,
-    /// How many may wait there.
-    pub backlog: u32,
-}
-
 impl Evidence {
-    /// What others say of a run whose clients counted `totals`. Times are milliseconds from `zero`.
+    /// What others say of a run whose clients counted `totals`.
     #[must_use]
-    pub fn of(recording: &Recording, totals: &Counts, zero: Moment) -> Self {
-        let info = |listener: &Listener| ListenerInfo {
-            inode: listener.inode,
-            first_ms: listener.first.offset_ms(zero),
-            last_ms: listener.last.offset_ms(zero),
-            waiting_max: listener.waiting_max,
-            backlog: listener.backlog,
-        };
+    pub fn of(recording: &Recording, totals: &Counts) -> Self {
         Self {
             kernel: recording.kernel.clone(),
             accept_queue_max: recording.accept_queue_max,
-            listeners: recording.listeners.in_order().iter().map(info).collect(),
+            listeners: recording.listeners.in_order(),
             reconciliation: reconcile(recording, totals),
         }
     }
@@ -64,6 +42,7 @@ impl Evidence {
 
 /// The servers' own accounts, added up over every life, beside the clients'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Reconciliation {
     /// How many processes were started.
     pub lives: u64,
@@ -112,7 +91,7 @@ pub fn reconcile(recording: &Recording, totals: &Counts) -> Option<Reconciliatio
     let accounts: Vec<_> = told(LifecycleKind::Exiting, Source::Server).collect();
     let is_the_runs = |account: &&LifecycleEvent| {
         told(LifecycleKind::Started, Source::Engine)
-            .any(|start| start.replica == account.replica && start.at <= account.at)
+            .any(|start| start.replica == account.replica && start.t <= account.t)
     };
     if accounts.is_empty() || !accounts.iter().all(is_the_runs) {
         return None;
@@ -141,16 +120,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::clock::RunTime;
     use crate::record::recording::CohortRecord;
 
-    fn event(at: u64, kind: LifecycleKind, source: Source, fields: &serde_json::Value) -> LifecycleEvent {
+    fn event(at: i64, kind: LifecycleKind, source: Source, fields: &serde_json::Value) -> LifecycleEvent {
         let fields = fields.as_object().cloned().unwrap_or_default();
-        LifecycleEvent { at: Moment::from_nanoseconds(at), replica: "a".into(), kind, source, fields }
+        LifecycleEvent { t: RunTime::from_nanoseconds(at), replica: "a".into(), kind, source, fields }
     }
 
     #[test]
     fn accounts_of_all_lives_are_added_up() {
-        let mut recording = Recording::new(Moment::from_nanoseconds(0));
+        let mut recording = Recording::new();
         let totals = Counts { requests: 12, ok: 10, failed: 2, by_class: BTreeMap::new() };
         assert_eq!(reconcile(&recording, &totals), None, "nobody gave an account");
         for (at, answered) in [(1, 4), (3, 6)] {
@@ -173,7 +153,7 @@ mod tests {
 
     #[test]
     fn account_of_a_life_that_began_before_the_run_is_not_held_against_it() {
-        let mut recording = Recording::new(Moment::from_nanoseconds(0));
+        let mut recording = Recording::new();
         let account = json!({"begun": 5000, "answered": 5000, "cut": 0});
         recording.events.push(event(1, LifecycleKind::Exiting, Source::Server, &account));
         recording.events.push(event(2, LifecycleKind::Started, Source::Engine, &json!({})));

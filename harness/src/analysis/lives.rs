@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind};
 
 /// What a replica is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LifeState {
     /// There is no process.
@@ -68,6 +68,7 @@ impl LifeState {
 
 /// A replica's life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Life {
     /// Whose.
     pub replica: String,
@@ -87,6 +88,7 @@ impl Life {
 
 /// From when on a replica was in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct StateSpan {
     /// The first moment, in milliseconds from the run's zero.
     pub t: f64,
@@ -94,11 +96,11 @@ pub struct StateSpan {
     pub state: LifeState,
 }
 
-/// The replicas' lives, in the order in which they are first heard of. Times are milliseconds from `zero`.
+/// The replicas' lives, in the order in which they are first heard of.
 #[must_use]
-pub fn lives(events: &[LifecycleEvent], zero: Moment) -> Vec<Life> {
+pub fn lives(events: &[LifecycleEvent]) -> Vec<Life> {
     let mut in_order: Vec<&LifecycleEvent> = events.iter().collect();
-    in_order.sort_by_key(|event| event.at);
+    in_order.sort_by_key(|event| event.t);
     let mut lives: Vec<Life> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();
     for event in in_order {
@@ -112,7 +114,7 @@ pub fn lives(events: &[LifecycleEvent], zero: Moment) -> Vec<Life> {
         let now = states.last().map_or(LifeState::Stopped, |span| span.state);
         let next = now.after(event.kind);
         if next != now {
-            states.push(StateSpan { t: event.at.offset_ms(zero).max(0.0), state: next });
+            states.push(StateSpan { t: event.t.ms().max(0.0), state: next });
         }
     }
     lives
@@ -121,11 +123,12 @@ pub fn lives(events: &[LifecycleEvent], zero: Moment) -> Vec<Life> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::clock::RunTime;
     use crate::model::lifecycle::Source;
 
-    fn event(ms: u64, replica: &str, kind: LifecycleKind) -> LifecycleEvent {
+    fn event(ms: i64, replica: &str, kind: LifecycleKind) -> LifecycleEvent {
         LifecycleEvent {
-            at: Moment::from_nanoseconds(ms * 1_000_000),
+            t: RunTime::from_nanoseconds(ms * 1_000_000),
             replica: replica.into(),
             kind,
             source: Source::Engine,
@@ -134,7 +137,7 @@ mod tests {
     }
 
     fn states(events: &[LifecycleEvent]) -> Vec<Vec<(f64, LifeState)>> {
-        let lives = lives(events, Moment::from_nanoseconds(0));
+        let lives = lives(events);
         lives.iter().map(|life| life.states.iter().map(|span| (span.t, span.state)).collect()).collect()
     }
 

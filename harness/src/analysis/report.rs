@@ -9,17 +9,23 @@ use crate::analysis::lives::Life;
 use crate::analysis::summary::{CohortSummary, Counts, Latency, LossyRestarts, PhaseSummary};
 use crate::analysis::verdict::{BudgetResult, Verdict};
 use crate::model::budget::Budget;
+use crate::model::cut_short::CutShort;
 use crate::model::environment::Environment;
-use crate::model::failure::{Cause, FailureClass};
-use crate::model::lifecycle::{LifecycleKind, Source};
+use crate::model::failed_request::FailedRequest;
+use crate::model::failure::ByClass;
+#[cfg(test)]
+use crate::model::failure::FailureClass;
+use crate::model::lifecycle::LifecycleEvent;
 use crate::model::phase::Phase;
+use crate::model::restart::Restart;
 use crate::model::scenario_info::ScenarioInfo;
 
 /// The version of `report.json`'s schema. It grows when a field changes its meaning or goes away.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A run, as it is told. Moments (`t`, `*_ms` fields named for a moment) are milliseconds from the run's zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Report {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
@@ -48,22 +54,22 @@ pub struct Report {
     #[serde(default)]
     pub lives: Vec<Life>,
     /// The restarts, in order.
-    pub restarts: Vec<RestartInfo>,
+    pub restarts: Vec<RestartSummary>,
     /// How many restarts lost something.
     #[serde(default)]
     pub lossy_restarts: LossyRestarts,
     /// What happened in the replicas' lives, in the order of time.
     #[serde(default)]
-    pub events: Vec<EventInfo>,
+    pub events: Vec<LifecycleEvent>,
     /// How many events are not in the list.
     #[serde(default)]
     pub events_cut: u64,
     /// Failures: the first of each restart and class.
-    pub failures: Vec<FailureInfo>,
+    pub failures: Vec<FailedRequest>,
     /// How many failures are not in the list.
     pub failures_cut: u64,
     /// The run over time.
-    pub timeline: TimelineInfo,
+    pub timeline: TimelineSummary,
     /// What the kernel and the servers say of it.
     #[serde(default)]
     pub evidence: Evidence,
@@ -73,6 +79,7 @@ pub struct Report {
 
 /// Which run it was.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct RunInfo {
     /// Its id; the containers' label, the processes' mark.
     pub id: String,
@@ -88,11 +95,12 @@ pub struct RunInfo {
     pub command: String,
     /// Why the run ended before its rollout did, if it did.
     #[serde(default)]
-    pub cut_short: Option<String>,
+    pub cut_short: Option<CutShort>,
 }
 
 /// Who answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct ReplicaInfo {
     /// The name that it gave in its answers.
     pub name: String,
@@ -102,29 +110,21 @@ pub struct ReplicaInfo {
     pub share: f64,
 }
 
-/// One restart.
+/// One restart in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RestartInfo {
-    /// Who.
-    pub replica: String,
-    /// Who took its place, if it was replaced under another name.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub successor: Option<String>,
-    /// In which round, from 1.
-    pub round: u32,
-    /// When it began: for a restart the moment at which the stop was asked for.
-    pub t: f64,
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct RestartSummary {
+    /// What happened.
+    #[serde(flatten)]
+    pub restart: Restart,
     /// How long it took until the last thing that is known of it, in milliseconds.
     #[serde(default)]
     pub duration_ms: f64,
     /// How long each phase took, in milliseconds.
+    #[cfg_attr(test, schemars(extend("propertyNames" = serde_json::json!({"enum": Phase::ALL}))))]
     pub phases: BTreeMap<Phase, f64>,
     /// From ready until it had answered a request, in milliseconds.
     pub first_answer_ms: Option<f64>,
-    /// The process's exit code.
-    pub exit_code: Option<i64>,
-    /// Whether it had to be killed.
-    pub killed: bool,
     /// Whether it came back and answered.
     pub is_complete: bool,
     /// Requests that ended from the stop until it was ready again, and those of them that failed.
@@ -138,85 +138,30 @@ pub struct RestartInfo {
     /// The broken budgets that what was lost in it counts against.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub broke: Vec<Budget>,
-    /// What the server logged of its own end.
-    pub account: serde_json::Map<String, serde_json::Value>,
-}
-
-/// Something that happened in a replica's life.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EventInfo {
-    /// When.
-    pub t: f64,
-    /// To whom.
-    pub replica: String,
-    /// What.
-    pub event: LifecycleKind,
-    /// Who says so.
-    pub source: Source,
-}
-
-/// One failed request, placed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FailureInfo {
-    /// When the client saw it.
-    pub t: f64,
-    /// Its cohort.
-    pub cohort: String,
-    /// Which request of the cohort, from 0.
-    pub number: u64,
-    /// What was seen.
-    pub class: FailureClass,
-    /// The exit code that curl would have ended with.
-    pub curl_exit: Option<u8>,
-    /// Where in the rollout.
-    pub phase: Phase,
-    /// Which restart, counted from 0.
-    pub restart: Option<usize>,
-    /// Milliseconds from the lifecycle event `event`; negative if the failure came first.
-    pub offset_ms: Option<f64>,
-    /// The nearest lifecycle event.
-    pub event: Option<String>,
-    /// Whose life that was.
-    pub replica: Option<String>,
-    /// Who answered, if there was an answer that said so.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub answered_by: Option<String>,
-    /// What caused it, where the evidence says more than the class.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub cause: Option<Cause>,
-    /// How long the request had run, in milliseconds.
-    pub after_ms: f64,
-    /// All of that in a sentence.
-    pub blame: String,
-    /// Which request of its connection it was, from 1, if that is known.
-    pub connection_request: Option<u64>,
-    /// Bytes sent and received for it, if they were counted.
-    pub bytes: Option<(u64, u64)>,
-    /// Whether a client that repeats idempotent requests would have hidden it.
-    pub hidden_by_retries: bool,
-    /// The chain of errors.
-    pub detail: String,
 }
 
 /// The run over time, in equal buckets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TimelineInfo {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct TimelineSummary {
     /// When the first bucket begins.
     pub began_ms: f64,
     /// How long each is.
     pub width_ms: f64,
     /// The buckets.
-    pub buckets: Vec<BucketInfo>,
+    pub buckets: Vec<BucketSummary>,
 }
 
 /// One bucket of the timeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BucketInfo {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct BucketSummary {
     /// Requests answered as expected.
     pub ok: u64,
     /// Failures by class.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
-    pub by_class: BTreeMap<FailureClass, u64>,
+    #[cfg_attr(test, schemars(extend("propertyNames" = serde_json::json!({"enum": FailureClass::ALL}))))]
+    pub by_class: ByClass,
     /// The median latency of cohorts that are not slow on purpose, in milliseconds.
     pub p50: f64,
     /// Their 99th percentile.
@@ -228,4 +173,31 @@ pub struct BucketInfo {
     /// The most connections that waited to be accepted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub queue: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use schemars::generate::SchemaSettings;
+
+    use super::*;
+
+    /// With `UPDATE_SCHEMAS=1` in the environment the file is written instead.
+    #[test]
+    fn committed_schema_is_the_derived_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/report.schema.json");
+        let settings = SchemaSettings::draft2020_12().for_serialize();
+        let mut schema = settings.into_generator().into_root_schema_for::<Report>();
+        schema.insert("title".to_owned(), "report.json of hitless".into());
+        let derived = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            std::fs::write(&path, &derived).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            committed == derived,
+            "run `UPDATE_SCHEMAS=1 cargo test -p hitless schema` and look at the difference"
+        );
+    }
 }

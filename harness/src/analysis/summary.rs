@@ -14,6 +14,7 @@ use crate::record::recording::{CohortRecord, Recording};
 
 /// Latencies in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Latency {
     /// The median.
     pub p50: f64,
@@ -29,6 +30,7 @@ pub struct Latency {
 
 /// Counts of a cohort, a phase, or everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Counts {
     /// Requests whose end was seen.
     pub requests: u64,
@@ -37,11 +39,13 @@ pub struct Counts {
     /// Those that failed; the harness's own shortages are not among them.
     pub failed: u64,
     /// Failures by class, shortages included.
+    #[cfg_attr(test, schemars(extend("propertyNames" = serde_json::json!({"enum": FailureClass::ALL}))))]
     pub by_class: ByClass,
 }
 
 /// One cohort in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct CohortSummary {
     /// Its name.
     pub name: String,
@@ -70,6 +74,7 @@ pub struct CohortSummary {
 
 /// One phase in numbers, over all cohorts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct PhaseSummary {
     /// Which.
     pub phase: Phase,
@@ -85,6 +90,7 @@ pub struct PhaseSummary {
 /// How many restarts lost something. Failures come in bursts, one restart loses many or none, so this says more of the
 /// next restart than a bound per request, which takes requests for independent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct LossyRestarts {
     /// Restarts that were completed, or lost something.
     pub restarts: u64,
@@ -292,9 +298,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::clock::Moment;
+    use crate::model::clock::RunTime;
     use crate::model::observation::{ClientTotals, CohortTotals};
-    use crate::model::restart::RestartRecord;
+    use crate::model::restart::Restart;
 
     /// Two cohorts: `fresh` answered 98 in steady and lost 2 while draining, `slow` answered one.
     pub(crate) fn recording() -> Recording {
@@ -312,7 +318,7 @@ mod tests {
         fresh.phases[Phase::Draining.index()].failed(FailureClass::Refused);
         fresh.phases[Phase::Draining.index()].failed(FailureClass::ResetBeforeResponse);
         slow.phases[Phase::Draining.index()].answered(Duration::from_secs(3));
-        Recording { cohorts: vec![fresh, slow], ..Recording::new(Moment::from_nanoseconds(0)) }
+        Recording { cohorts: vec![fresh, slow], ..Recording::new() }
     }
 
     fn measure(budget: &str) -> Option<f64> {
@@ -361,12 +367,12 @@ mod tests {
     }
 
     /// A restart in which `failed` requests were refused.
-    fn restart(failed: usize, is_killed: bool) -> RestartRecord {
-        let at = Moment::from_nanoseconds(1);
+    fn restart(failed: usize, is_killed: bool) -> Restart {
+        let at = RunTime::from_nanoseconds(1);
         let mut tally = Tally::new(2);
         (0..failed).for_each(|_| tally.failed(FailureClass::Refused));
         tally.failed(FailureClass::HarnessResource);
-        RestartRecord {
+        Restart {
             replica: "a".into(),
             successor: None,
             round: 1,

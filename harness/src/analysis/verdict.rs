@@ -27,6 +27,7 @@ pub use budget_result::BudgetResult;
 
 /// What a run says about its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every budget holds, and the run could have seen a failure.

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::analysis::report::{Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::compare::Change;
 use crate::compare::ranks::{least_likelihood, likelihood, median};
 use crate::model::phase::Phase;
@@ -130,7 +130,7 @@ fn shown(name: &str, base: &[f64], new: &[f64]) -> TimingRow {
 
 fn latencies(report: &Report) -> Vec<f64> {
     let has_answers =
-        |restart: &&RestartInfo| restart.counts.ok >= LEAST_ANSWERS && restart.latency.p99 > 0.0;
+        |restart: &&RestartSummary| restart.counts.ok >= LEAST_ANSWERS && restart.latency.p99 > 0.0;
     report.restarts.iter().filter(has_answers).map(|restart| restart.latency.p99).collect()
 }
 
@@ -142,7 +142,9 @@ fn stretches(report: &Report, phase: Phase) -> Vec<f64> {
 fn steady(report: &Report) -> Vec<f64> {
     let timeline = &report.timeline;
     let touches = |from: f64, to: f64| {
-        report.restarts.iter().any(|restart| restart.t < to && from < restart.t + restart.duration_ms)
+        report.restarts.iter().any(|restart| {
+            restart.restart.began.ms() < to && from < restart.restart.began.ms() + restart.duration_ms
+        })
     };
     let mut from = timeline.began_ms;
     let mut values = Vec::new();

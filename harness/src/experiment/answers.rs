@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::clock::Moment;
 use crate::model::fresh_connections::FreshConnectionRequests;
+use crate::model::sink::Sink;
 use crate::record::recorder::Recorder;
 use crate::rollout::AnswerWatch;
 
@@ -21,6 +22,7 @@ impl AnswerWatch for RecordedAnswers<'_> {
     /// Clients that keep their connections are asked to open new ones meanwhile.
     async fn wait_until_answered(&self, replica: &str, since: Moment, patience: Duration) -> bool {
         let _hurry = self.recorder.hurry();
+        let since = since.relative_to(self.recorder.zero());
         let mut live = self.recorder.live();
         let ask = async {
             loop {
@@ -61,7 +63,7 @@ mod tests {
             }
             recorder.observe(Observation {
                 replica: Some("a".into()),
-                ..Observation::at(since, Outcome::Answered)
+                ..Observation::at(since.relative_to(recorder.zero()), Outcome::Answered)
             });
         };
         let (has_answered, ()) = tokio::join!(waiting, client);

@@ -7,22 +7,12 @@
 
 use std::io;
 
+use crate::model::listener::Sighting;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-
-/// What was seen of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// What tells it from every other socket, whichever processes hold it.
-    pub(crate) inode: u32,
-    /// Connections that wait to be accepted.
-    pub(crate) waiting: u32,
-    /// How many may wait.
-    pub(crate) backlog: u32,
-}
 
 /// A way to ask about the listeners of one port.
 #[derive(Debug)]
@@ -51,14 +41,14 @@ impl Listeners {
     ///
     /// # Errors
     /// The kernel did not answer, or not with what it was asked for.
-    pub(crate) fn look(&mut self) -> io::Result<Vec<Seen>> {
+    pub(crate) fn look(&mut self) -> io::Result<Vec<Sighting>> {
         let mut look = Vec::new();
         self.ask(AF_INET, &SocketId::new_v4(), &mut look)?;
         self.ask(AF_INET6, &SocketId::new_v6(), &mut look)?;
         Ok(look)
     }
 
-    fn ask(&mut self, family: u8, any: &SocketId, look: &mut Vec<Seen>) -> io::Result<()> {
+    fn ask(&mut self, family: u8, any: &SocketId, look: &mut Vec<Sighting>) -> io::Result<()> {
         self.asked = self.asked.wrapping_add(1);
         self.socket.send(&self.question(family, any), 0)?;
         loop {
@@ -75,7 +65,7 @@ impl Listeners {
                 }
                 match message.payload {
                     NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(listener)) => {
-                        look.push(Seen {
+                        look.push(Sighting {
                             inode: listener.header.inode,
                             waiting: listener.header.recv_queue,
                             backlog: listener.header.send_queue,
@@ -133,7 +123,7 @@ mod tests {
             assert_eq!(empty[0].inode, inode_of(&listener));
             assert_eq!(empty[0].backlog, 128, "what the standard library asks for");
             let waiting: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
-            assert_eq!(listeners.look().unwrap(), [Seen { waiting: 3, ..empty[0] }]);
+            assert_eq!(listeners.look().unwrap(), [Sighting { waiting: 3, ..empty[0] }]);
             for _ in &waiting {
                 listener.accept().unwrap();
             }

@@ -5,9 +5,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::host::conntrack;
-use crate::host::listeners::{Listeners, Seen};
+use crate::host::listeners::Listeners;
 use crate::model::clock::Moment;
-use crate::model::listener::Listener;
 use crate::model::sink::Sink;
 
 /// How often the accept queues are looked at.
@@ -53,14 +52,7 @@ fn watch(port: u16, sink: &dyn Sink, stopped: &mpsc::Receiver<()>) {
     loop {
         let now = Moment::now();
         if let Some(Ok(look)) = listeners.as_mut().map(Listeners::look) {
-            let listener = |seen: Seen| Listener {
-                inode: seen.inode,
-                backlog: seen.backlog,
-                waiting_max: seen.waiting,
-                first: now,
-                last: now,
-            };
-            sink.listeners(now, look.into_iter().map(listener).collect());
+            sink.listeners(now, look);
         }
         let drops = conntrack::drops();
         if drops > last.1 {

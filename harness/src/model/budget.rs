@@ -22,6 +22,7 @@ use crate::model::phase::Phase;
 
 /// A condition that a run has to meet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 #[serde(try_from = "String", into = "String")]
 pub struct Budget {
     /// What the metric is taken over: a cohort or a phase by name, or the whole run.

@@ -8,11 +8,10 @@
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A point in time: nanoseconds of `CLOCK_MONOTONIC`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(u64);
 
 impl Moment {
@@ -40,14 +39,11 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Milliseconds from `reference` to this moment, negative when it lies before.
+    /// This moment on the axis of a run whose zero is `zero`.
     #[must_use]
-    pub fn offset_ms(self, reference: Self) -> f64 {
-        if self >= reference {
-            milliseconds(self.since(reference))
-        } else {
-            -milliseconds(reference.since(self))
-        }
+    pub fn relative_to(self, zero: Self) -> RunTime {
+        let signed = |nanoseconds: u64| i64::try_from(nanoseconds).unwrap_or(i64::MAX);
+        RunTime(signed(self.0).saturating_sub(signed(zero.0)))
     }
 
     /// This moment moved into the future.
@@ -55,18 +51,86 @@ impl Moment {
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
     }
-
-    /// This moment moved into the past.
-    #[must_use]
-    pub fn minus(self, by: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
-    }
 }
 
 /// A duration in milliseconds, rounded to a microsecond.
 #[must_use]
 pub fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
+}
+
+/// A point in time relative to the run's zero, with a resolution of nanoseconds; negative before it. As JSON it is
+/// milliseconds, rounded to a microsecond.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunTime(i64);
+
+impl RunTime {
+    /// The run's zero.
+    pub const ZERO: Self = Self(0);
+    /// Later than everything.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// So many nanoseconds from the run's zero.
+    #[must_use]
+    pub const fn from_nanoseconds(nanoseconds: i64) -> Self {
+        Self(nanoseconds)
+    }
+
+    /// So many milliseconds from the run's zero; zero for what is no number.
+    #[must_use]
+    pub fn from_ms(ms: f64) -> Self {
+        let size = Duration::try_from_secs_f64(ms.abs() / 1e3).unwrap_or_default();
+        if ms < 0.0 { Self::ZERO.minus(size) } else { Self::ZERO.plus(size) }
+    }
+
+    /// Milliseconds from the run's zero, rounded to a microsecond.
+    #[must_use]
+    pub const fn ms(self) -> f64 {
+        (self.0 / 1_000) as f64 / 1e3
+    }
+
+    /// The moment that is this far from `zero`.
+    #[must_use]
+    pub const fn after(self, zero: Moment) -> Moment {
+        Moment(zero.0.saturating_add_signed(self.0))
+    }
+
+    /// The time from `earlier` to this one; zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        let passed = self.0.saturating_sub(earlier.0);
+        Duration::from_nanos(if passed > 0 { passed.unsigned_abs() } else { 0 })
+    }
+
+    /// Milliseconds from `reference` to this time, negative when it lies before.
+    #[must_use]
+    pub const fn ms_since(self, reference: Self) -> f64 {
+        Self(self.0.saturating_sub(reference.0)).ms()
+    }
+
+    /// This time moved into the future.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// This time moved into the past.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Serialize for RunTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.ms())
+    }
+}
+
+impl<'de> Deserialize<'de> for RunTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(Self::from_ms)
+    }
 }
 
 /// How far the wall clock is ahead of the monotonic one, read once at the start of a run.
@@ -122,15 +186,41 @@ fn nanoseconds_of(clock: ClockId) -> u64 {
 }
 
 #[cfg(test)]
+impl schemars::JsonSchema for RunTime {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RunTime".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "number" })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn offsets_have_a_sign() {
         let (early, late) = (Moment::from_nanoseconds(1_000_000), Moment::from_nanoseconds(3_500_000));
-        assert!((late.offset_ms(early) - 2.5).abs() < 1e-9);
-        assert!((early.offset_ms(late) + 2.5).abs() < 1e-9);
-        assert_eq!(early.since(late), Duration::ZERO);
+        let (forth, back) = (late.relative_to(early), early.relative_to(late));
+        assert!((forth.ms() - 2.5).abs() < 1e-9 && (back.ms() + 2.5).abs() < 1e-9);
+        assert!((back.ms_since(forth) + 5.0).abs() < 1e-9);
+        assert_eq!((early.since(late), back.since(forth)), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((forth.after(early), back.after(late)), (late, early));
+    }
+
+    #[test]
+    fn time_of_a_run_is_milliseconds_in_json() {
+        for (text, nanoseconds) in [("2.5", 2_500_000), ("-0.001", -1_000), ("0.0", 0)] {
+            let time: RunTime = serde_json::from_str(text).unwrap();
+            assert_eq!(time, RunTime::from_nanoseconds(nanoseconds));
+            assert_eq!(serde_json::to_string(&time).unwrap(), text);
+        }
     }
 
     #[test]

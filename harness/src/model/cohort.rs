@@ -4,11 +4,14 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
 
 use crate::model::expectation::Expectation;
 
 /// A connection policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum CohortKind {
     /// A new connection for each request.
     Fresh,

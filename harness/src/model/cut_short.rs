@@ -1,42 +1,78 @@
 //! Why a run ended before its rollout did.
 
 use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 /// Why a run ended before its rollout did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[serde(tag = "reason", rename_all = "snake_case")]
 pub enum CutShort {
     /// A failure was found, and the run was to look for one.
     FailureFound,
-    /// Somebody pressed Ctrl-C, or sent SIGTERM.
+    /// Ctrl-C, SIGTERM or SIGHUP.
     Interrupted,
-    /// The rollout could not go on; the text says why.
-    RolloutFailed(String),
+    /// A replica ended although nobody asked it to.
+    ReplicaDied {
+        /// The replica.
+        replica: Arc<str>,
+        /// Its exit code, if it is known.
+        code: Option<i64>,
+        /// The last lines of its output.
+        last_words: String,
+    },
+    /// The rollout could not go on.
+    RolloutFailed {
+        /// Why.
+        error: String,
+    },
     /// The harness was killed, and this is what its events say.
     Killed,
+    /// What an earlier version of hitless wrote: the sentence alone.
+    #[serde(untagged)]
+    Told(String),
 }
 
-const ROLLOUT_FAILED: &str = "the rollout could not go on: ";
-
-impl CutShort {
-    /// Reads what was displayed.
-    #[must_use]
-    pub fn from_text(text: &str) -> Self {
-        [Self::Interrupted, Self::FailureFound, Self::Killed]
-            .into_iter()
-            .find(|reason| reason.to_string() == text)
-            .unwrap_or_else(|| {
-                Self::RolloutFailed(text.strip_prefix(ROLLOUT_FAILED).unwrap_or(text).to_owned())
-            })
-    }
+/// "a ended on its own with exit code 3; it last said: out of memory".
+pub(crate) fn death(replica: &str, code: Option<i64>, last_words: &str) -> String {
+    let code = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
+    format!("replica {replica} ended on its own{code}{last_words}")
 }
 
 impl fmt::Display for CutShort {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ROLLOUT_FAILED: &str = "the rollout could not go on: ";
         match self {
             Self::FailureFound => out.write_str("the first failure ended the run, as asked"),
             Self::Interrupted => out.write_str("the run was interrupted"),
-            Self::RolloutFailed(why) => write!(out, "{ROLLOUT_FAILED}{why}"),
+            Self::ReplicaDied { replica, code, last_words } => {
+                write!(out, "{ROLLOUT_FAILED}{}", death(replica, *code, last_words))
+            }
+            Self::RolloutFailed { error } => write!(out, "{ROLLOUT_FAILED}{error}"),
             Self::Killed => out.write_str("the run was killed; this is what its events.jsonl says"),
+            Self::Told(sentence) => out.write_str(sentence),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_comes_back_from_json_and_an_old_sentence_stays_one() {
+        let died = CutShort::ReplicaDied {
+            replica: "a".into(),
+            code: Some(3),
+            last_words: "; it last said: no".into(),
+        };
+        for reason in [CutShort::Interrupted, CutShort::Killed, died] {
+            let json = serde_json::to_string(&reason).unwrap();
+            assert_eq!(serde_json::from_str::<CutShort>(&json).unwrap(), reason, "{json}");
+        }
+        let old: CutShort = serde_json::from_str("\"the run was interrupted\"").unwrap();
+        assert_eq!(old.to_string(), CutShort::Interrupted.to_string());
     }
 }

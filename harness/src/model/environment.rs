@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The machine that a run happened on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Environment {
     /// `uname -r`.
     pub kernel: String,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a client saw instead of the expected answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
     /// The kernel answered the connect with a reset: nobody listens (`ECONNREFUSED`).
@@ -142,6 +143,7 @@ impl fmt::Display for FailureClass {
 
 /// What caused a failure, where the class alone does not say it and the evidence does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// The listener closed over a connection whose handshake was done and which nobody had accepted: the kernel resets

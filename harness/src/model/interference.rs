@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 
 /// How many of the latest are kept: more than a request's time can hold.
 const KEPT: usize = 4096;
@@ -17,12 +17,12 @@ pub struct Stalls {
     /// How long the longest of a single thread was.
     pub longest: Duration,
     /// The latest ones, each from when it should have run until it did.
-    latest: VecDeque<(Moment, Moment)>,
+    latest: VecDeque<(RunTime, RunTime)>,
 }
 
 impl Stalls {
     /// Adds that of one thread. They come in the order of their ends; where several overlap, that time counts once.
-    pub fn add(&mut self, mut from: Moment, mut to: Moment) {
+    pub fn add(&mut self, mut from: RunTime, mut to: RunTime) {
         self.longest = self.longest.max(to.since(from));
         while let Some(&(begun, ended)) = self.latest.back().filter(|(_, ended)| *ended >= from) {
             self.latest.pop_back();
@@ -38,7 +38,7 @@ impl Stalls {
 
     /// How long the harness was stalled between two moments, as far back as is known.
     #[must_use]
-    pub fn within(&self, from: Moment, to: Moment) -> Duration {
+    pub fn within(&self, from: RunTime, to: RunTime) -> Duration {
         self.latest.iter().map(|stall| stall.1.min(to).since(stall.0.max(from))).sum()
     }
 
@@ -58,12 +58,12 @@ pub struct Drops {
     /// How many packets.
     pub packets: u64,
     /// The latest looks that found some, each with the look before it.
-    latest: VecDeque<(Moment, Moment)>,
+    latest: VecDeque<(RunTime, RunTime)>,
 }
 
 impl Drops {
     /// Adds packets that were dropped between two looks.
-    pub fn add(&mut self, from: Moment, to: Moment, packets: u64) {
+    pub fn add(&mut self, from: RunTime, to: RunTime, packets: u64) {
         self.packets += packets;
         if self.latest.len() == KEPT {
             self.latest.pop_front();
@@ -74,7 +74,7 @@ impl Drops {
     /// Whether packets were dropped between two moments: that excuses a server's silence, since it may not have been
     /// asked.
     #[must_use]
-    pub fn touch(&self, from: Moment, to: Moment) -> bool {
+    pub fn touch(&self, from: RunTime, to: RunTime) -> bool {
         self.latest.iter().any(|drop| drop.0 <= to && from <= drop.1)
     }
 }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn silence_is_excused_when_the_harness_was_stalled_for_a_quarter_of_it() {
-        let at = |ms: u64| Moment::from_nanoseconds(ms * 1_000_000);
+        let at = |ms: i64| RunTime::from_nanoseconds(ms * 1_000_000);
         let mut stalls = Stalls::default();
         stalls.add(at(100), at(200));
         stalls.add(at(300), at(400));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn silence_is_excused_when_packets_were_dropped_meanwhile() {
-        let at = |ms: u64| Moment::from_nanoseconds(ms * 1_000_000);
+        let at = |ms: i64| RunTime::from_nanoseconds(ms * 1_000_000);
         let mut drops = Drops::default();
         assert!(!drops.touch(at(0), at(1000)));
         drops.add(at(100), at(125), 7);

@@ -4,25 +4,30 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 
 /// Something that happened in a replica's life.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct LifecycleEvent {
     /// When.
-    pub at: Moment,
-    /// To whom.
+    #[serde(default)]
+    pub t: RunTime,
+    /// Whose life it is.
     pub replica: Arc<str>,
-    /// What.
+    /// What happened.
+    #[serde(rename = "event")]
     pub kind: LifecycleKind,
     /// Who says so.
     pub source: Source,
     /// What else was said: the fields of a server's log line, an exit code, a signal.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty", default)]
     pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What happened in a replica's life, in the order in which it usually happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LifecycleKind {
     /// The harness asked for its start.
@@ -128,6 +133,7 @@ impl LifecycleKind {
 
 /// Who says that something happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The harness, which did it.

@@ -2,21 +2,47 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::clock::Moment;
+use serde::{Deserialize, Serialize};
 
-/// One listening socket of the port, as the kernel showed it.
+use crate::model::clock::RunTime;
+
+/// A listening socket of the port, as the kernel showed it at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
+pub struct Sighting {
     /// Its inode: what tells sockets apart, whoever holds them (`sock_diag(7)`).
     pub inode: u32,
+    /// Connections that wait to be accepted.
+    pub waiting: u32,
     /// Its backlog: how many connections may wait in its accept queue.
     pub backlog: u32,
-    /// The most connections that were seen waiting in it.
-    pub waiting_max: u32,
-    /// When it was seen first.
-    pub first: Moment,
+}
+
+/// A listening socket of the port, as it was seen over the run. A handover keeps it through many lives of the replicas that
+/// hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Listener {
+    /// What tells it from every other socket.
+    pub inode: u32,
+    /// When it was seen first, in milliseconds from the run's zero.
+    #[serde(rename = "first_ms")]
+    pub first: RunTime,
     /// When it was seen last.
-    pub last: Moment,
+    #[serde(rename = "last_ms")]
+    pub last: RunTime,
+    /// The most connections that were seen waiting in its accept queue.
+    pub waiting_max: u32,
+    /// How many may wait there.
+    pub backlog: u32,
+}
+
+impl Listener {
+    /// A listener that was seen once.
+    #[must_use]
+    pub const fn seen(at: RunTime, sighting: Sighting) -> Self {
+        let Sighting { inode, waiting, backlog } = sighting;
+        Self { inode, first: at, last: at, waiting_max: waiting, backlog }
+    }
 }
 
 /// The listeners of a run, a bounded number of them.
@@ -68,8 +94,8 @@ impl ListenerRecords {
 mod tests {
     use super::*;
 
-    fn seen(inode: u32, ms: u64, waiting_max: u32) -> Listener {
-        let at = Moment::from_nanoseconds(ms * 1_000_000);
+    fn seen(inode: u32, ms: i64, waiting_max: u32) -> Listener {
+        let at = RunTime::from_nanoseconds(ms * 1_000_000);
         Listener { inode, backlog: 4096, waiting_max, first: at, last: at }
     }
 

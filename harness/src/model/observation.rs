@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::clock::Moment;
+use serde::{Deserialize, Serialize};
+
+use crate::model::clock::RunTime;
 use crate::model::failure::Failure;
 
 /// One request, from its scheduled start to its end.
@@ -14,14 +16,14 @@ pub struct Observation {
     /// Which request of the cohort, from 0.
     pub number: u64,
     /// When it should have started: latency counts from here.
-    pub scheduled: Moment,
+    pub scheduled: RunTime,
     /// When the generator got round to it, or would have if the cohort's concurrency had not been used up. Later than
     /// scheduled means that the harness was short of CPU.
-    pub dispatched: Moment,
+    pub dispatched: RunTime,
     /// When it was sent: later than dispatched if the cohort's concurrency was used up.
-    pub started: Moment,
+    pub started: RunTime,
     /// When the answer was complete, or the failure known.
-    pub finished: Moment,
+    pub finished: RunTime,
     /// How it ended.
     pub outcome: Outcome,
     /// Who answered, if the answer said so, even if it was not the expected one.
@@ -33,7 +35,7 @@ pub struct Observation {
 impl Observation {
     /// A request that was due and sent at `started`, and ended 10 ms later.
     #[cfg(test)]
-    pub(crate) fn at(started: Moment, outcome: Outcome) -> Self {
+    pub(crate) fn at(started: RunTime, outcome: Outcome) -> Self {
         Self {
             cohort: 0,
             number: 0,
@@ -81,16 +83,17 @@ impl Outcome {
 }
 
 /// How many requests and connections a cohort began. What was begun and never observed was cut by the end of the run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CohortTotals {
     /// Requests that were sent.
     pub sent: u64,
     /// What its client counted.
+    #[serde(flatten)]
     pub client: ClientTotals,
 }
 
 /// What a cohort's client counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientTotals {
     /// Connections that were established.
     pub connections: u64,

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 
 /// Where in a rollout a moment falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Every replica is ready and none was told to stop.
@@ -62,7 +63,7 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// The first moment.
-    pub from: Moment,
+    pub from: RunTime,
     /// The phase from then on.
     pub phase: Phase,
     /// Which restart it belongs to, counted from 0; none while steady.
@@ -84,14 +85,23 @@ impl Phases {
 
     /// From `from` on, the run is in `phase`. Moments that go backwards are moved up to the last span's, since the
     /// engine's clock and ours may disagree by microseconds.
-    pub fn enter(&mut self, from: Moment, phase: Phase, restart: Option<usize>) {
+    pub fn enter(&mut self, from: RunTime, phase: Phase, restart: Option<usize>) {
         let from = self.spans.last().map_or(from, |last| from.max(last.from));
         self.spans.push(Span { from, phase, restart });
     }
 
+    /// The phases of a restart, which is the latest, are these from now on; each begins at its time.
+    pub fn follow(&mut self, restart: usize, phases: Vec<(RunTime, Phase)>) {
+        let known = self.spans.iter().position(|span| span.restart == Some(restart));
+        self.spans.truncate(known.unwrap_or(self.spans.len()));
+        for (from, phase) in phases {
+            self.enter(from, phase, phase.is_restart().then_some(restart));
+        }
+    }
+
     /// The phase at `moment`, and the restart it belongs to.
     #[must_use]
-    pub fn at(&self, moment: Moment) -> (Phase, Option<usize>) {
+    pub fn at(&self, moment: RunTime) -> (Phase, Option<usize>) {
         let after = self.spans.partition_point(|span| span.from <= moment);
         after
             .checked_sub(1)
@@ -100,7 +110,7 @@ impl Phases {
 
     /// The first moment from `from` to `to`, both included, that lies in a restart.
     #[must_use]
-    pub fn first_in_restart(&self, from: Moment, to: Moment) -> Option<Moment> {
+    pub fn first_in_restart(&self, from: RunTime, to: RunTime) -> Option<RunTime> {
         if self.at(from).0.is_restart() {
             return Some(from);
         }
@@ -111,7 +121,7 @@ impl Phases {
 
     /// How long the run was in `phase` between two moments.
     #[must_use]
-    pub fn time_in(&self, phase: Phase, from: Moment, to: Moment) -> Duration {
+    pub fn time_in(&self, phase: Phase, from: RunTime, to: RunTime) -> Duration {
         let ends = self.spans.iter().skip(1).map(|next| next.from).chain([to]);
         let spans = self.spans.iter().zip(ends).filter(|(span, _)| span.phase == phase);
         spans.map(|(span, end)| end.min(to).since(span.from.max(from))).sum()
@@ -128,8 +138,8 @@ impl Phases {
 mod tests {
     use super::*;
 
-    const fn at(nanoseconds: u64) -> Moment {
-        Moment::from_nanoseconds(nanoseconds)
+    const fn at(nanoseconds: i64) -> RunTime {
+        RunTime::from_nanoseconds(nanoseconds)
     }
 
     #[test]
@@ -144,6 +154,24 @@ mod tests {
         assert_eq!(phases.at(at(19)), (Phase::Draining, Some(0)));
         assert_eq!(phases.at(at(20)), (Phase::Starting, Some(0)), "a backward moment is moved up");
         assert_eq!(phases.at(at(31)), (Phase::Steady, None));
+    }
+
+    #[test]
+    fn phases_of_the_latest_restart_are_replaced_and_the_earlier_ones_stay() {
+        let mut phases = Phases::new();
+        phases.follow(0, vec![(at(10), Phase::Draining), (at(20), Phase::Steady)]);
+        phases.follow(1, vec![(at(30), Phase::Draining), (at(50), Phase::Steady)]);
+        phases.follow(1, vec![(at(30), Phase::Draining), (at(40), Phase::Gap), (at(50), Phase::Steady)]);
+        let spans: Vec<_> = phases.spans().iter().map(|span| (span.phase, span.restart)).collect();
+        let expected = [
+            (Phase::Draining, Some(0)),
+            (Phase::Steady, None),
+            (Phase::Draining, Some(1)),
+            (Phase::Gap, Some(1)),
+            (Phase::Steady, None),
+        ];
+        assert_eq!(spans, expected);
+        assert_eq!(phases.at(at(45)), (Phase::Gap, Some(1)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind};
 use crate::model::phase::Phase;
 use crate::model::tally::Tally;
@@ -37,39 +37,48 @@ pub enum RestartStep {
 }
 
 /// One restart, or replacement, of one replica.
-#[derive(Debug, Clone)]
-pub struct RestartRecord {
-    /// Who.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Restart {
+    /// The replica.
     pub replica: Arc<str>,
-    /// Who took its place, if it was replaced under another name.
+    /// The replica that took its place, if it was replaced under another name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub successor: Option<Arc<str>>,
     /// In which round, from 1.
     pub round: u32,
-    /// When the harness took it up.
-    pub began: Moment,
-    /// When the harness asked for the stop.
-    pub terminated: Option<Moment>,
+    /// When the rollout turned to it, in milliseconds from the run's zero.
+    #[serde(rename = "t")]
+    pub began: RunTime,
+    /// When the stop was asked for.
+    #[serde(rename = "terminated_ms", skip_serializing_if = "Option::is_none", default)]
+    pub terminated: Option<RunTime>,
     /// When the process was gone.
-    pub exited: Option<Moment>,
+    #[serde(rename = "exited_ms", skip_serializing_if = "Option::is_none", default)]
+    pub exited: Option<RunTime>,
     /// When it was started again.
-    pub started: Option<Moment>,
+    #[serde(rename = "started_ms", skip_serializing_if = "Option::is_none", default)]
+    pub started: Option<RunTime>,
     /// When it was ready again.
-    pub ready: Option<Moment>,
+    #[serde(rename = "ready_ms", skip_serializing_if = "Option::is_none", default)]
+    pub ready: Option<RunTime>,
     /// When it had answered a request again.
-    pub answered: Option<Moment>,
+    #[serde(rename = "answered_ms", skip_serializing_if = "Option::is_none", default)]
+    pub answered: Option<RunTime>,
     /// The process's exit code.
     pub exit_code: Option<i64>,
     /// Whether it had to be killed.
     pub killed: bool,
-    /// Requests that ended from the stop until it was ready again. Latencies leave out cohorts that are slow on purpose.
-    pub tally: Tally,
     /// What the server logged of its own end: the fields of its `exit` line.
     pub account: serde_json::Map<String, serde_json::Value>,
+    /// Requests that ended from the stop until it was ready again. Latencies leave out cohorts that are slow on purpose.
+    #[serde(skip, default = "Tally::coarse")]
+    pub tally: Tally,
 }
 
-impl RestartRecord {
-    /// The replica was taken up, and nothing else is known yet.
-    pub(crate) fn new(replica: Arc<str>, round: u32, began: Moment) -> Self {
+impl Restart {
+    /// The rollout turned to the replica, and nothing else is known yet.
+    pub(crate) fn new(replica: Arc<str>, round: u32, began: RunTime) -> Self {
         Self {
             replica,
             successor: None,
@@ -82,13 +91,13 @@ impl RestartRecord {
             answered: None,
             exit_code: None,
             killed: false,
-            tally: Tally::new(2),
             account: serde_json::Map::new(),
+            tally: Tally::new(2),
         }
     }
 
     /// Notes a step.
-    pub(crate) fn take_step(&mut self, at: Moment, step: RestartStep) {
+    pub(crate) fn take_step(&mut self, at: RunTime, step: RestartStep) {
         match step {
             RestartStep::Began { .. } | RestartStep::Told => {}
             RestartStep::Succeeded { by } => self.successor = Some(by),
@@ -96,51 +105,63 @@ impl RestartRecord {
         }
     }
 
-    /// The phase that begins with a lifecycle event, if the event belongs to this restart and begins one; notes the event.
-    pub(crate) fn take_event(&mut self, event: &LifecycleEvent) -> Option<Phase> {
+    /// Notes a lifecycle event if it belongs to this restart; says whether it does. Who says what arrives in the order of
+    /// their clocks: a server may log that it is ready before the engine says that it began.
+    pub(crate) fn take_event(&mut self, event: &LifecycleEvent) -> bool {
         let is_old = event.replica == self.replica;
         let is_new = event.replica == *self.successor.as_ref().unwrap_or(&self.replica);
-        let may_start = self.successor.is_some() || self.exited.is_some();
+        let is_new_life = is_new && (self.successor.is_some() || self.exited.is_some());
         match event.kind {
             LifecycleKind::TerminateRequested if is_old && self.terminated.is_none() => {
-                self.terminated = Some(event.at);
-                Some(Phase::Draining)
+                self.terminated = Some(event.t);
             }
-            LifecycleKind::Killed
-                if is_old && self.terminated.is_some() && self.started_after_exit().is_none() =>
-            {
+            LifecycleKind::Killed if is_old && self.terminated.is_some() && !self.is_started_again() => {
                 self.killed = true;
-                None
             }
             LifecycleKind::Exited if is_old && self.terminated.is_some() && self.exited.is_none() => {
-                self.exited = Some(event.at);
+                self.exited = Some(event.t);
                 self.exit_code = event.fields.get("code").and_then(serde_json::Value::as_i64);
-                Some(if self.ready.is_some() { Phase::Steady } else { Phase::Gap })
             }
-            LifecycleKind::Started if is_new && may_start && self.started.is_none() => {
-                self.started = Some(event.at);
-                Some(Phase::Starting)
-            }
-            LifecycleKind::Ready if is_new && self.started.is_some() && self.ready.is_none() => {
-                self.ready = Some(event.at);
-                Some(if self.terminated.is_some() { Phase::Steady } else { Phase::Overlap })
-            }
-            _ => None,
+            LifecycleKind::Started if is_new_life && self.started.is_none() => self.started = Some(event.t),
+            LifecycleKind::Ready if is_new_life && self.ready.is_none() => self.ready = Some(event.t),
+            _ => return false,
         }
+        true
     }
 
-    /// When the next process of the same name was started; a kill after that is the next process's.
-    fn started_after_exit(&self) -> Option<Moment> {
-        self.started.filter(|started| self.exited.is_some_and(|exited| exited <= *started))
+    /// The phases that follow from what is known, each with its beginning.
+    #[must_use]
+    pub fn phases(&self) -> Vec<(RunTime, Phase)> {
+        let phases = if self.successor.is_some() {
+            [
+                (self.started, Phase::Starting),
+                (self.ready, Phase::Overlap),
+                (self.terminated, Phase::Draining),
+                (self.exited, Phase::Steady),
+            ]
+        } else {
+            [
+                (self.terminated, Phase::Draining),
+                (self.exited, Phase::Gap),
+                (self.started, Phase::Starting),
+                (self.ready, Phase::Steady),
+            ]
+        };
+        phases.into_iter().filter_map(|(from, phase)| Some((from?, phase))).collect()
+    }
+
+    /// Whether the next process has the old one's name and was started: a kill after that is the next process's.
+    fn is_started_again(&self) -> bool {
+        self.successor.is_none() && self.started.is_some()
     }
 
     /// When the old process was gone and the new one ready, or the last of these that is known.
     #[must_use]
-    pub fn ended(&self) -> Moment {
+    pub fn ended(&self) -> RunTime {
         [self.terminated, self.exited, self.started, self.ready]
             .into_iter()
             .flatten()
-            .fold(self.began, Moment::max)
+            .fold(self.began, RunTime::max)
     }
 }
 
@@ -151,10 +172,10 @@ mod tests {
     use super::*;
     use crate::model::lifecycle::Source;
 
-    fn event(ms: u64, replica: &str, kind: LifecycleKind) -> LifecycleEvent {
+    fn event(ms: i64, replica: &str, kind: LifecycleKind) -> LifecycleEvent {
         let fields = serde_json::json!({"code": 137});
         LifecycleEvent {
-            at: Moment::from_nanoseconds(ms * 1_000_000),
+            t: RunTime::from_nanoseconds(ms * 1_000_000),
             replica: replica.into(),
             kind,
             source: Source::Engine,
@@ -162,14 +183,17 @@ mod tests {
         }
     }
 
-    /// The phases that these events begin, each with its millisecond.
-    fn phases(restart: &mut RestartRecord, events: &[(u64, &str, LifecycleKind)]) -> Vec<(u64, Phase)> {
-        let events = events.iter().map(|(ms, replica, kind)| (*ms, event(*ms, replica, *kind)));
-        events.filter_map(|(ms, event)| Some((ms, restart.take_event(&event)?))).collect()
+    /// The phases after these events, each with its millisecond.
+    fn phases(restart: &mut Restart, events: &[(i64, &str, LifecycleKind)]) -> Vec<(i64, Phase)> {
+        for (ms, replica, kind) in events {
+            restart.take_event(&event(*ms, replica, *kind));
+        }
+        let ms = |time: RunTime| i64::try_from(time.since(RunTime::ZERO).as_millis()).unwrap();
+        restart.phases().into_iter().map(|(from, phase)| (ms(from), phase)).collect()
     }
 
-    fn restart() -> RestartRecord {
-        RestartRecord::new("a".into(), 1, Moment::from_nanoseconds(0))
+    fn restart() -> Restart {
+        Restart::new("a".into(), 1, RunTime::from_nanoseconds(0))
     }
 
     #[test]
@@ -187,14 +211,17 @@ mod tests {
         ];
         let expected = [(3, Phase::Draining), (5, Phase::Gap), (6, Phase::Starting), (7, Phase::Steady)];
         assert_eq!(phases(&mut restart, &events), expected);
+        let mut late = self::restart();
+        let by_arrival = [events[2], events[4], events[6], events[5]];
+        assert_eq!(phases(&mut late, &by_arrival), expected, "the engine's word came after the server's");
         assert_eq!((restart.exit_code, restart.killed), (Some(137), false));
-        assert_eq!(restart.ended(), Moment::from_nanoseconds(7_000_000));
+        assert_eq!(restart.ended(), RunTime::from_nanoseconds(7_000_000));
     }
 
     #[test]
     fn successor_that_starts_first_overlaps_and_then_the_old_one_drains() {
         let mut restart = restart();
-        restart.take_step(Moment::from_nanoseconds(0), RestartStep::Succeeded { by: "a+".into() });
+        restart.take_step(RunTime::from_nanoseconds(0), RestartStep::Succeeded { by: "a+".into() });
         let events = [
             (1, "a+", K::Started),
             (2, "a+", K::Ready),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What was tested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct ScenarioInfo {
     /// In a few words.
     pub subject: String,
@@ -25,6 +26,7 @@ pub struct ScenarioInfo {
 
 /// One cohort's plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct CohortInfo {
     /// Its name.
     pub name: String,

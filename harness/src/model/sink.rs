@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
-use crate::model::listener::Listener;
+use crate::model::listener::Sighting;
 use crate::model::observation::Observation;
 use crate::model::restart::{RestartId, RestartStep};
 
 /// Takes what producers see: the load its requests, the rollout the replicas' lives, the host its sockets. Nothing here
 /// waits, so it can be called between two requests.
 pub trait Sink: std::fmt::Debug + Send + Sync {
+    /// The run's zero: what is recorded is relative to it.
+    fn zero(&self) -> Moment;
+
     /// A request has ended.
     fn observe(&self, observation: Observation);
 
@@ -24,7 +27,7 @@ pub trait Sink: std::fmt::Debug + Send + Sync {
     fn record_now(&self, replica: &Arc<str>, kind: LifecycleKind) -> Moment {
         let at = Moment::now();
         self.lifecycle(LifecycleEvent {
-            at,
+            t: at.relative_to(self.zero()),
             replica: Arc::clone(replica),
             kind,
             source: Source::Harness,
@@ -34,7 +37,7 @@ pub trait Sink: std::fmt::Debug + Send + Sync {
     }
 
     /// The listeners of the port looked like this at `at`.
-    fn listeners(&self, at: Moment, seen: Vec<Listener>);
+    fn listeners(&self, at: Moment, seen: Vec<Sighting>);
 
     /// The harness did not get to run between two moments, although it had something to do.
     fn stalled(&self, from: Moment, to: Moment);
@@ -53,10 +56,13 @@ pub(crate) struct Nowhere;
 
 #[cfg(test)]
 impl Sink for Nowhere {
+    fn zero(&self) -> Moment {
+        Moment::from_nanoseconds(0)
+    }
     fn observe(&self, _: Observation) {}
     fn lifecycle(&self, _: LifecycleEvent) {}
     fn restart(&self, _: RestartId, _: Moment, _: RestartStep) {}
-    fn listeners(&self, _: Moment, _: Vec<Listener>) {}
+    fn listeners(&self, _: Moment, _: Vec<Sighting>) {}
     fn stalled(&self, _: Moment, _: Moment) {}
     fn dropped(&self, _: Moment, _: Moment, _: u64) {}
     fn is_behind(&self) -> bool {

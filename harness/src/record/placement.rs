@@ -2,16 +2,14 @@
 //! machine rather than the server may have caused it. Pure; the [`recorder`](crate::record::recorder) asks when everything that
 //! explains a request has arrived.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 use crate::model::failure::{Cause, FailureClass};
 use crate::model::interference::{Drops, Stalls};
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
 use crate::model::observation::{ConnectionUse, Observation, Outcome};
 use crate::model::phase::{Phase, Phases};
-use crate::record::recording::Nearest;
 
 /// How far back the nearest lifecycle event is looked for.
 const NEAREST_WITHIN: usize = 256;
@@ -28,7 +26,7 @@ type Spot = (Phase, Option<usize>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Placement {
     /// When what happened to it did happen, as far as can be told.
-    pub(crate) happened: Moment,
+    pub(crate) happened: RunTime,
     /// Where that was.
     pub(crate) spot: Spot,
     /// Where it was due.
@@ -57,7 +55,7 @@ impl Placement {
 /// When what happened to a request did happen. What a client is told, it is told at the end, but for a refusal, which may
 /// be seen when all is steady again. Silence began with the request, long before it is seen; one that was meant to take a
 /// while is silent from the restart on that came before its answer was due.
-fn moment_of(observation: &Observation, delay: Duration, phases: &Phases) -> Moment {
+fn moment_of(observation: &Observation, delay: Duration, phases: &Phases) -> RunTime {
     let Outcome::Failed(failure) = &observation.outcome else { return observation.finished };
     let started = observation.started;
     match failure.class {
@@ -98,7 +96,7 @@ pub(crate) fn excuse(observation: &Observation, stalls: &Stalls, drops: &Drops) 
 
 /// The lifecycle event nearest to `moment`, among the latest ones. A server that logs knows best when it did what, but it
 /// does not log its own death; the engine's and the harness's word counts for that, and where there is no such log.
-pub(crate) fn nearest(events: &[LifecycleEvent], moment: Moment) -> Option<Nearest> {
+pub(crate) fn nearest(events: &[LifecycleEvent], moment: RunTime) -> Option<(&LifecycleEvent, f64)> {
     let latest = latest(events);
     let has_log = latest.iter().any(|event| event.source == Source::Server);
     let is_death = |event: &LifecycleEvent| {
@@ -107,12 +105,8 @@ pub(crate) fn nearest(events: &[LifecycleEvent], moment: Moment) -> Option<Neare
     latest
         .iter()
         .filter(|event| !has_log || event.source == Source::Server || is_death(event))
-        .min_by_key(|event| event.at.since(moment).max(moment.since(event.at)))
-        .map(|event| Nearest {
-            replica: Arc::clone(&event.replica),
-            kind: event.kind,
-            offset_ms: moment.offset_ms(event.at),
-        })
+        .min_by_key(|event| event.t.since(moment).max(moment.since(event.t)))
+        .map(|event| (event, moment.ms_since(event.t)))
 }
 
 /// What caused a failure, where more can be said than its class: a reset of a connection on which nothing had been asked
@@ -121,14 +115,14 @@ pub(crate) fn cause(
     class: FailureClass,
     connection: Option<ConnectionUse>,
     events: &[LifecycleEvent],
-    moment: Moment,
+    moment: RunTime,
 ) -> Option<Cause> {
     let is_first = connection.is_some_and(|used| used.nth == Some(1));
     if class != FailureClass::ResetBeforeResponse || !is_first {
         return None;
     }
     let is_just_before = |event: &&LifecycleEvent| {
-        event.at <= moment.plus(CLOCKS_DIFFER) && moment.since(event.at) <= RESET_SEEN_WITHIN
+        event.t <= moment.plus(CLOCKS_DIFFER) && moment.since(event.t) <= RESET_SEEN_WITHIN
     };
     let mut closed = latest(events).iter().filter(|event| event.kind == LifecycleKind::ListenerClosed);
     closed.any(|event| is_just_before(&event)).then_some(Cause::AcceptQueue)
@@ -145,8 +139,8 @@ mod tests {
 
     const NONE: Duration = Duration::ZERO;
 
-    const fn at(ms: u64) -> Moment {
-        Moment::from_nanoseconds(ms * 1_000_000)
+    const fn at(ms: i64) -> RunTime {
+        RunTime::from_nanoseconds(ms * 1_000_000)
     }
 
     /// Two restarts: the first has its gap from 10 to 20, the second from 1000 to 1010.
@@ -163,12 +157,12 @@ mod tests {
         phases
     }
 
-    fn observed(class: FailureClass, started: u64, finished: u64) -> Observation {
+    fn observed(class: FailureClass, started: i64, finished: i64) -> Observation {
         let outcome = Outcome::failed(Failure::new(class, ""));
         Observation { finished: at(finished), ..Observation::at(at(started), outcome) }
     }
 
-    fn spot(class: FailureClass, started: u64, finished: u64, delay: Duration) -> Spot {
+    fn spot(class: FailureClass, started: i64, finished: i64, delay: Duration) -> Spot {
         Placement::of(&observed(class, started, finished), delay, &phases()).spot
     }
 
@@ -253,8 +247,8 @@ mod tests {
         assert_eq!(excused(FailureClass::Refused), None);
     }
 
-    fn event(ms: u64, kind: LifecycleKind, source: Source) -> LifecycleEvent {
-        LifecycleEvent { at: at(ms), replica: "a".into(), kind, source, fields: serde_json::Map::new() }
+    fn event(ms: i64, kind: LifecycleKind, source: Source) -> LifecycleEvent {
+        LifecycleEvent { t: at(ms), replica: "a".into(), kind, source, fields: serde_json::Map::new() }
     }
 
     #[test]
@@ -264,10 +258,14 @@ mod tests {
             event(500, LifecycleKind::SignalSent, Source::Engine),
             event(510, LifecycleKind::Killed, Source::Engine),
         ];
-        let near = nearest(&events, at(500)).unwrap();
-        assert_eq!((near.kind, near.offset_ms < 0.0), (LifecycleKind::Killed, true));
-        assert_eq!(nearest(&events, at(12)).unwrap().kind, LifecycleKind::Ready);
-        assert_eq!(nearest(&events[1..], at(500)).unwrap().kind, LifecycleKind::SignalSent, "without a log");
+        let (near, offset) = nearest(&events, at(500)).unwrap();
+        assert_eq!((near.kind, offset < 0.0), (LifecycleKind::Killed, true));
+        assert_eq!(nearest(&events, at(12)).unwrap().0.kind, LifecycleKind::Ready);
+        assert_eq!(
+            nearest(&events[1..], at(500)).unwrap().0.kind,
+            LifecycleKind::SignalSent,
+            "without a log"
+        );
         assert!(nearest(&[], at(1)).is_none());
     }
 

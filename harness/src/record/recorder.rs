@@ -21,11 +21,11 @@ use poll_interval::{PollInterval, Waker};
 use thread::RecorderThread;
 
 use crate::model::budget::Budget;
-use crate::model::clock::Moment;
+use crate::model::clock::{Moment, RunTime};
 use crate::model::cohort::CohortPlan;
 use crate::model::cut_short::CutShort;
 use crate::model::lifecycle::LifecycleEvent;
-use crate::model::listener::Listener;
+use crate::model::listener::Sighting;
 use crate::model::observation::{CohortTotals, Observation};
 use crate::model::restart::{RestartId, RestartStep};
 use crate::model::sink::Sink;
@@ -40,12 +40,12 @@ const MOST_ON_THE_WAY: usize = 100_000;
 enum Record {
     Observation(Observation),
     Lifecycle(LifecycleEvent),
-    Restart { id: RestartId, at: Moment, step: RestartStep },
-    Listeners { at: Moment, seen: Vec<Listener> },
-    Stall { from: Moment, to: Moment },
-    Drop { from: Moment, to: Moment, packets: u64 },
-    LoadBegan(Moment),
-    LoadEnded { at: Moment, totals: Vec<CohortTotals>, kernel: BTreeMap<String, u64> },
+    Restart { id: RestartId, at: RunTime, step: RestartStep },
+    Listeners { at: RunTime, seen: Vec<Sighting> },
+    Stall { from: RunTime, to: RunTime },
+    Drop { from: RunTime, to: RunTime, packets: u64 },
+    LoadBegan(RunTime),
+    LoadEnded { at: RunTime, totals: Vec<CohortTotals>, kernel: BTreeMap<String, u64> },
     Close { cut_short: Option<CutShort>, reply: oneshot::Sender<Recording> },
 }
 
@@ -54,7 +54,7 @@ enum Record {
 pub struct Recorder {
     records: mpsc::UnboundedSender<Record>,
     live: watch::Receiver<Live>,
-    began: Moment,
+    zero: Moment,
     /// Observations that were sent and not yet taken.
     on_the_way: Arc<AtomicUsize>,
     waker: Waker,
@@ -78,9 +78,9 @@ impl Recorder {
     pub fn start_with_budgets(cohorts: &[CohortPlan], budgets: &[Budget], log: EventLog) -> Self {
         let (records, inbox) = mpsc::unbounded_channel();
         let (publish, live) = watch::channel(Live::default());
-        let began = log.began();
+        let zero = log.zero();
         let on_the_way = Arc::<AtomicUsize>::default();
-        let recording = RecorderThread::new(began, cohorts, budgets, log, publish, Arc::clone(&on_the_way));
+        let recording = RecorderThread::new(zero, cohorts, budgets, log, publish, Arc::clone(&on_the_way));
         let interval = Arc::<PollInterval>::default();
         let waits = Arc::clone(&interval);
         let thread = std::thread::Builder::new()
@@ -88,22 +88,17 @@ impl Recorder {
             .spawn(move || recording.run(inbox, &waits))
             .expect("the operating system gives one more thread");
         let waker = Waker::new(thread.thread().clone(), interval);
-        Self { records, live, began, on_the_way, waker }
-    }
-
-    /// The run's zero.
-    #[must_use]
-    pub const fn began(&self) -> Moment {
-        self.began
+        Self { records, live, zero, on_the_way, waker }
     }
 
     /// Records that the load begins now.
     pub fn load_began(&self) {
-        self.send(Record::LoadBegan(Moment::now()));
+        self.send(Record::LoadBegan(self.time(Moment::now())));
     }
 
     /// Records that nothing more is sent, what was begun, and how much the kernel's counters grew.
     pub fn load_ended(&self, at: Moment, totals: Vec<CohortTotals>, kernel: BTreeMap<String, u64>) {
+        let at = self.time(at);
         self.send(Record::LoadEnded { at, totals, kernel });
     }
 
@@ -130,6 +125,10 @@ impl Recorder {
         recording.await.expect("the recorder's thread runs until it is closed")
     }
 
+    fn time(&self, moment: Moment) -> RunTime {
+        moment.relative_to(self.zero)
+    }
+
     fn send(&self, record: Record) {
         // The recorder ends only when it is closed; what comes after that belongs to no run.
         let _ = self.records.send(record);
@@ -137,6 +136,10 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
+    fn zero(&self) -> Moment {
+        self.zero
+    }
+
     fn observe(&self, observation: Observation) {
         self.on_the_way.fetch_add(1, Ordering::Relaxed);
         self.send(Record::Observation(observation));
@@ -147,19 +150,19 @@ impl Sink for Recorder {
     }
 
     fn restart(&self, id: RestartId, at: Moment, step: RestartStep) {
-        self.send(Record::Restart { id, at, step });
+        self.send(Record::Restart { id, at: self.time(at), step });
     }
 
-    fn listeners(&self, at: Moment, seen: Vec<Listener>) {
-        self.send(Record::Listeners { at, seen });
+    fn listeners(&self, at: Moment, seen: Vec<Sighting>) {
+        self.send(Record::Listeners { at: self.time(at), seen });
     }
 
     fn stalled(&self, from: Moment, to: Moment) {
-        self.send(Record::Stall { from, to });
+        self.send(Record::Stall { from: self.time(from), to: self.time(to) });
     }
 
     fn dropped(&self, from: Moment, to: Moment, packets: u64) {
-        self.send(Record::Drop { from, to, packets });
+        self.send(Record::Drop { from: self.time(from), to: self.time(to), packets });
     }
 
     fn is_behind(&self) -> bool {

@@ -12,36 +12,34 @@ use std::sync::Arc;
 
 pub use cohort::CohortRecord;
 pub use coverage::Coverage;
-pub use failures::{FailureRecord, KeptFailures, Nearest};
+pub use failures::KeptFailures;
 pub use portion::Portion;
 pub use timeline::{Bucket, Timeline};
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 use crate::model::cut_short::CutShort;
 use crate::model::interference::{Drops, Stalls};
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind};
 use crate::model::listener::ListenerRecords;
 use crate::model::observation::CohortTotals;
 use crate::model::phase::Phases;
-use crate::model::restart::{RestartId, RestartRecord, RestartStep};
+use crate::model::restart::{Restart, RestartId, RestartStep};
 
 /// Everything that a run leaves behind.
 #[derive(Debug)]
 pub struct Recording {
-    /// When the recorder was started: the run's zero.
-    pub began: Moment,
     /// When the load began.
-    pub load_began: Option<Moment>,
+    pub load_began: Option<RunTime>,
     /// When nothing more was sent.
-    pub load_ended: Option<Moment>,
+    pub load_ended: Option<RunTime>,
     /// When the recorder was closed.
-    pub ended: Moment,
+    pub ended: RunTime,
     /// The replicas' lives, in the order of arrival.
     pub events: Vec<LifecycleEvent>,
     /// The phases.
     pub phases: Phases,
     /// The restarts, in order.
-    pub restarts: Vec<RestartRecord>,
+    pub restarts: Vec<Restart>,
     /// The cohorts, in the scenario's order.
     pub cohorts: Vec<CohortRecord>,
     /// Some failures of each restart and class.
@@ -64,22 +62,27 @@ pub struct Recording {
     pub cut_short: Option<CutShort>,
 }
 
+impl Default for Recording {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Recording {
-    /// A run that began at `began` and has seen nothing yet.
+    /// A run that has seen nothing yet.
     #[must_use]
-    pub fn new(began: Moment) -> Self {
+    pub fn new() -> Self {
         Self {
-            began,
             load_began: None,
             load_ended: None,
-            ended: began,
+            ended: RunTime::ZERO,
             events: Vec::new(),
             phases: Phases::new(),
             restarts: Vec::new(),
             cohorts: Vec::new(),
             failures: KeptFailures::default(),
             answered_by: BTreeMap::new(),
-            timeline: Timeline::new(began),
+            timeline: Timeline::new(RunTime::ZERO),
             kernel: BTreeMap::new(),
             accept_queue_max: None,
             listeners: ListenerRecords::default(),
@@ -90,7 +93,7 @@ impl Recording {
     }
 
     /// Notes that the load began.
-    pub(crate) fn load_began(&mut self, at: Moment) {
+    pub(crate) fn load_began(&mut self, at: RunTime) {
         self.load_began = Some(at);
         self.timeline = Timeline::new(at);
     }
@@ -98,7 +101,7 @@ impl Recording {
     /// Notes that nothing more is sent, what each cohort began, and how much the kernel's counters grew.
     pub(crate) fn load_ended(
         &mut self,
-        at: Moment,
+        at: RunTime,
         totals: impl IntoIterator<Item = CohortTotals>,
         kernel: BTreeMap<String, u64>,
     ) {
@@ -122,7 +125,7 @@ impl Recording {
     }
 
     /// Adds what ended in a stretch of time around `middle`.
-    pub(crate) fn add_to_timeline(&mut self, middle: Moment, stretch: &Bucket) {
+    pub(crate) fn add_to_timeline(&mut self, middle: RunTime, stretch: &Bucket) {
         for (name, answered) in &stretch.replicas {
             *self.answered_by.entry(Arc::clone(name)).or_default() += answered;
         }
@@ -131,24 +134,24 @@ impl Recording {
     }
 
     /// Notes a step of a restart.
-    pub(crate) fn take_step(&mut self, id: RestartId, at: Moment, step: RestartStep) {
+    pub(crate) fn take_step(&mut self, id: RestartId, at: RunTime, step: RestartStep) {
         if let RestartStep::Began { replica, round } = &step {
-            self.restarts.push(RestartRecord::new(Arc::clone(replica), *round, at));
+            self.restarts.push(Restart::new(Arc::clone(replica), *round, at));
         }
         if let Some(record) = self.restarts.get_mut(id.0) {
             record.take_step(at, step);
         }
     }
 
-    /// Notes something in a replica's life. What the load saw of it belongs to the latest restart, and begins a phase of
-    /// it; what comes after the load belongs to none.
+    /// Notes something in a replica's life. What the load saw of it belongs to the latest restart, from which the phases
+    /// follow; what comes after the load belongs to none.
     pub(crate) fn take_event(&mut self, event: LifecycleEvent) {
+        let latest = self.restarts.len().checked_sub(1);
         if self.load_ended.is_none()
-            && let Some(restart) = self.restarts.last_mut()
-            && let Some(phase) = restart.take_event(&event)
+            && let Some(latest) = latest
+            && self.restarts[latest].take_event(&event)
         {
-            let id = phase.is_restart().then(|| self.restarts.len() - 1);
-            self.phases.enter(event.at, phase, id);
+            self.phases.follow(latest, self.restarts[latest].phases());
         }
         self.events.push(event);
     }
@@ -160,7 +163,7 @@ impl Recording {
             let account = self.events.iter().find(|event| {
                 event.kind == LifecycleKind::Exiting
                     && event.replica == restart.replica
-                    && event.at >= terminated
+                    && event.t >= terminated
             });
             if let Some(event) = account {
                 restart.account.clone_from(&event.fields);

@@ -5,18 +5,13 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use crate::model::clock::{Moment, WallOffset};
 use crate::model::cohort::CohortKind;
 use crate::model::cut_short::CutShort;
+use crate::model::failed_request::FailedRequest;
 use crate::model::lifecycle::LifecycleEvent;
-use crate::model::listener::Listener;
-use crate::model::observation::{ClientTotals, CohortTotals, ConnectionUse};
 use crate::model::restart::RestartId;
-use crate::record::events::line::{Event, Failed, Head, Line, Sample, SeenListener, Totals};
-use crate::record::recording::{CohortRecord, FailureRecord, Nearest, Recording};
-
-/// The run's zero: late enough for what happened before it.
-const ZERO: Moment = Moment::from_nanoseconds(3_600_000_000_000);
+use crate::record::events::line::{Event, Head, Line};
+use crate::record::recording::{CohortRecord, Recording};
 
 /// The lines are no run.
 #[derive(Debug, thiserror::Error)]
@@ -59,15 +54,13 @@ pub struct Replayed {
     pub head: Head,
     /// What was seen.
     pub recording: Recording,
-    /// Wall-clock time on the recording's axis.
-    pub wall: WallOffset,
 }
 
 struct Replay {
     head: Head,
     recording: Recording,
     /// Failures since the last sample: the next one counts them.
-    uncounted: Vec<FailureRecord>,
+    uncounted: Vec<FailedRequest>,
 }
 
 impl Replay {
@@ -76,73 +69,40 @@ impl Replay {
         let recording = Recording {
             cohorts: cohorts.map(|kind| CohortRecord::new(kind.name())).collect(),
             cut_short: Some(CutShort::Killed),
-            ..Recording::new(ZERO)
+            ..Recording::new()
         };
         Self { head, recording, uncounted: Vec::new() }
     }
 
     fn take(&mut self, line: Line) {
-        let at = moment(line.t_ms);
+        let at = line.t_ms;
         let recording = &mut self.recording;
         recording.ended = recording.ended.max(at);
         match line.event {
             Event::Run(_) | Event::Unknown => {}
             Event::LoadBegan => recording.load_began(at),
-            Event::Lifecycle { replica, event, source, fields } => {
-                recording.take_event(LifecycleEvent { at, replica, kind: event, source, fields });
-            }
+            Event::Lifecycle(event) => recording.take_event(LifecycleEvent { t: at, ..event }),
             Event::Restart { restart, step } => recording.take_step(RestartId(restart), at, step),
-            Event::Failure(failed) => self.failure(at, *failed),
-            Event::Sample(sample) => {
+            Event::FailedRequest(failed) => self.uncounted.push(FailedRequest { t: at, ..*failed }),
+            Event::Failure(failed) => self.uncounted.push(failed.seen_at(at)),
+            Event::Sample { cohort, mut portion } => {
                 self.uncounted.drain(..).for_each(|failure| recording.failures.add(failure));
-                self.sample(&sample);
+                let position = recording.cohorts.iter().position(|record| record.name == cohort.name());
+                if let Some(position) = position {
+                    portion.cohort = position;
+                    recording.add(&portion);
+                }
             }
-            Event::Timeline(stretch) => {
+            Event::Timeline { width_ms, bucket } => {
                 // Its middle lies in one bucket, also where its beginning was rounded.
-                let middle = at.plus(span(stretch.width_ms / 2.0));
-                recording.add_to_timeline(middle, &stretch.into_bucket());
+                recording.add_to_timeline(at.plus(span(width_ms / 2.0)), &bucket);
             }
-            Event::Listener(seen) => recording.listeners.add(listener(at, &seen)),
+            Event::ListenerSeen(listener) => recording.listeners.add(listener),
+            Event::Listener(seen) => recording.listeners.add(seen.seen_at(at)),
             Event::Stalled { for_ms } => recording.stalls.add(at, at.plus(span(for_ms))),
             Event::Dropped { for_ms, packets } => recording.drops.add(at, at.plus(span(for_ms)), packets),
-            Event::LoadEnded { totals, kernel } => recording.load_ended(at, totals.iter().map(begun), kernel),
-            Event::End { cut_short } => {
-                recording.cut_short = cut_short.as_deref().map(CutShort::from_text);
-            }
-        }
-    }
-
-    fn failure(&mut self, at: Moment, failed: Failed) {
-        let Some(kind) = CohortKind::named(&failed.cohort) else { return };
-        let connection = match (failed.connection_request, failed.on_kept_connection) {
-            (None, None | Some(false)) => None,
-            (nth, _) => Some(ConnectionUse { nth, sent: failed.bytes_sent, received: failed.bytes_received }),
-        };
-        self.uncounted.push(FailureRecord {
-            at,
-            started: moment(failed.started_ms),
-            cohort: kind.name(),
-            number: failed.number,
-            class: failed.class,
-            detail: failed.detail,
-            connection,
-            answered_by: failed.answered_by,
-            cause: failed.cause,
-            is_hidden_by_retries: failed.hidden_by_retries,
-            phase: failed.phase,
-            restart: failed.restart,
-            nearest: failed.nearest.map(|nearest| Nearest {
-                replica: nearest.replica,
-                kind: nearest.event,
-                offset_ms: nearest.offset_ms,
-            }),
-        });
-    }
-
-    fn sample(&mut self, sample: &Sample) {
-        let cohort = self.recording.cohorts.iter().position(|cohort| cohort.name == sample.cohort);
-        if let Some(cohort) = cohort {
-            self.recording.add(&sample.to_portion(cohort));
+            Event::LoadEnded { totals, kernel } => recording.load_ended(at, totals, kernel),
+            Event::End { cut_short } => recording.cut_short = cut_short,
         }
     }
 
@@ -160,27 +120,8 @@ impl Replay {
             .map(|tally| tally.failed.iter().sum::<u64>())
             .sum();
         recording.failures.set_cut(failed.saturating_sub(recording.failures.kept().len() as u64));
-        let wall = WallOffset::with(ZERO, self.head.started_unix_ms);
-        Replayed { head: self.head, recording: self.recording, wall }
+        Replayed { head: self.head, recording: self.recording }
     }
-}
-
-const fn begun(totals: &Totals) -> CohortTotals {
-    let client = ClientTotals {
-        connections: totals.connections,
-        replayed: totals.replayed,
-        closed_idle: totals.closed_idle,
-    };
-    CohortTotals { sent: totals.sent, client }
-}
-
-fn listener(first: Moment, seen: &SeenListener) -> Listener {
-    let SeenListener { inode, backlog, waiting_max, for_ms } = *seen;
-    Listener { inode, backlog, waiting_max, first, last: first.plus(span(for_ms)) }
-}
-
-fn moment(t_ms: f64) -> Moment {
-    if t_ms < 0.0 { ZERO.minus(span(-t_ms)) } else { ZERO.plus(span(t_ms)) }
 }
 
 fn span(ms: f64) -> Duration {

@@ -66,7 +66,7 @@ fn budget(result: &BudgetResult) -> (Level, String) {
 fn losses(report: &Report, class: FailureClass, failed: u64) -> (Level, String) {
     let first = report.failures.iter().find(|failure| failure.class == class);
     let example = first.map_or_else(String::new, |failure| {
-        format!(", the first one at {:.3} s: {}", failure.t / 1e3, clipped(&failure.blame, 300))
+        format!(", the first one at {:.3} s: {}", failure.t.ms() / 1e3, clipped(&failure.blame, 300))
     });
     let is_forbidden =
         report.budgets.iter().any(|result| result.is_broken() && result.budget.metric.counts(class));

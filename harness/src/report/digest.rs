@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use crate::analysis::report::{Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::verdict::BudgetResult;
 use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
@@ -72,8 +72,8 @@ impl Ends {
 /// Up to `most` restarts with their positions, in the order of time, those that lost something or did not come back
 /// before the others; and how many are left out.
 #[must_use]
-pub fn restarts(report: &Report, most: usize) -> (Vec<(usize, &RestartInfo)>, u64) {
-    let mut shown: Vec<(usize, &RestartInfo)> = report.restarts.iter().enumerate().collect();
+pub fn restarts(report: &Report, most: usize) -> (Vec<(usize, &RestartSummary)>, u64) {
+    let mut shown: Vec<(usize, &RestartSummary)> = report.restarts.iter().enumerate().collect();
     shown.sort_by_key(|(index, restart)| (!is_notable(restart), *index));
     let left_out = shown.len().saturating_sub(most) as u64;
     shown.truncate(most);
@@ -83,7 +83,7 @@ pub fn restarts(report: &Report, most: usize) -> (Vec<(usize, &RestartInfo)>, u6
 
 /// Whether a restart lost something, or did not come back.
 #[must_use]
-pub const fn is_notable(restart: &RestartInfo) -> bool {
+pub const fn is_notable(restart: &RestartSummary) -> bool {
     restart.counts.failed > 0 || !restart.is_complete
 }
 

@@ -1,8 +1,8 @@
 //! A report in one sentence, and what to do about it. Every sink that speaks to people begins with these.
 
-use crate::analysis::report::{FailureInfo, Report};
+use crate::analysis::report::Report;
 use crate::analysis::verdict::{BudgetResult, Verdict};
-use crate::model::cohort::CohortKind;
+use crate::model::failed_request::FailedRequest;
 use crate::model::failure::FailureClass;
 use crate::report::digest::{classes, seen};
 use crate::report::text::{clipped, count, counted, rounded};
@@ -89,12 +89,10 @@ enum Cause {
 }
 
 impl Cause {
-    fn of(failure: &FailureInfo) -> Self {
-        let kind = CohortKind::named(&failure.cohort);
-        let is_reused = failure
-            .connection_request
-            .map_or_else(|| kind.is_some_and(CohortKind::reuses_connections), |nth| nth > 1);
-        let is_long = kind.is_some_and(CohortKind::is_long);
+    fn of(failure: &FailedRequest) -> Self {
+        let is_reused =
+            failure.connection_request.map_or_else(|| failure.cohort.reuses_connections(), |nth| nth > 1);
+        let is_long = failure.cohort.is_long();
         match failure.class {
             FailureClass::EmptyReply | FailureClass::ResetBeforeResponse if is_reused => Self::IdleClosed,
             FailureClass::ResetBeforeResponse if is_long => Self::CutInFlight,
@@ -174,12 +172,12 @@ pub fn advice(report: &Report) -> Vec<String> {
         Some((_, count)) => *count += times,
         None => causes.push((cause, times)),
     };
-    if report.restarts.iter().any(|restart| restart.killed) {
+    if report.restarts.iter().any(|restart| restart.restart.killed) {
         blame(Cause::Killed, f64::INFINITY);
     }
     for (class, failed) in &report.totals.by_class {
         // Only the first failures are kept: they stand for all of their class.
-        let kept: Vec<&FailureInfo> =
+        let kept: Vec<&FailedRequest> =
             report.failures.iter().filter(|failure| failure.class == *class).collect();
         if kept.is_empty() {
             blame(Cause::of_class(*class), *failed as f64);

@@ -117,7 +117,7 @@ fn headline(report: &Report) -> Markup {
         p.verdict { span.badge { (report.verdict.name()) } " " (clipped(&scenario.subject, 200)) }
         h1 { (visible(&sentence(report))) }
         @if let Some(why) = &report.run.cut_short {
-            p.cut { "Cut off: " (clipped(why, 300)) ". This page shows what was seen until then." }
+            p.cut { "Cut off: " (clipped(&why.to_string(), 300)) ". This page shows what was seen until then." }
         }
         @if !report.blind_spots.is_empty() {
             ul.reasons { @for reason in report.blind_spots.iter().take(12) { li { (clipped(reason, 300)) } } }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
-use crate::analysis::report::{Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::verdict::BudgetResult;
 use crate::report::digest::seen;
 use crate::report::text::{clipped, counted};
@@ -90,15 +90,15 @@ fn restarts(report: &Report) -> TestSuite {
         .enumerate()
         .filter(|(index, info)| *index < MOST_RESTARTS || !info.is_complete || !info.broke.is_empty())
         .map(|(index, info)| {
-            let replica = clipped(&info.replica, NAME_LENGTH);
-            let name = format!("restart {}: {replica}, round {}", index + 1, info.round);
+            let replica = clipped(&info.restart.replica, NAME_LENGTH);
+            let name = format!("restart {}: {replica}, round {}", index + 1, info.restart.round);
             case(name, info.duration_ms, restart(report, index, info))
         });
     suite(report, "restarts", cases)
 }
 
 /// Losses within budget are no failure of anything.
-fn restart(report: &Report, index: usize, info: &RestartInfo) -> TestCaseStatus {
+fn restart(report: &Report, index: usize, info: &RestartSummary) -> TestCaseStatus {
     if info.broke.is_empty() {
         return if info.is_complete {
             TestCaseStatus::success()
@@ -120,7 +120,9 @@ fn restart(report: &Report, index: usize, info: &RestartInfo) -> TestCaseStatus 
         .iter()
         .filter(|failure| failure.restart == Some(index))
         .take(MOST_FAILURES_A_CASE)
-        .map(|failure| format!("{}: {}", clipped(&failure.cohort, NAME_LENGTH), clipped(&failure.blame, 400)))
+        .map(|failure| {
+            format!("{}: {}", clipped(failure.cohort.name(), NAME_LENGTH), clipped(&failure.blame, 400))
+        })
         .collect();
     status.set_description(blames.join("\n"));
     status

@@ -93,9 +93,9 @@ fn restarts(report: &Report) -> String {
             out,
             "| {} | {} | {} | {:.2} s | {} | {} | {} | {} | {} | {} |",
             index + 1,
-            escaped(&restart.replica, NAME_LENGTH),
-            restart.round,
-            restart.t / 1e3,
+            escaped(&restart.restart.replica, NAME_LENGTH),
+            restart.restart.round,
+            restart.restart.began.ms() / 1e3,
             phase(Phase::Draining),
             phase(Phase::Gap),
             phase(Phase::Starting),
@@ -120,8 +120,8 @@ fn failures(report: &Report) -> String {
         let _ = writeln!(
             out,
             "| {:.3} s | {} | {curl} | {} |",
-            failure.t / 1e3,
-            escaped(&failure.cohort, NAME_LENGTH),
+            failure.t.ms() / 1e3,
+            escaped(failure.cohort.name(), NAME_LENGTH),
             escaped(&failure.blame, 400),
         );
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::analysis::report::{Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::summary::Latency;
 use crate::analysis::verdict::Verdict;
 use crate::model::failure::ByClass;
@@ -147,16 +147,16 @@ fn restarts(out: &mut String, report: &Report) {
     }
 }
 
-fn unusual_end(restart: &RestartInfo) -> Option<String> {
-    let replica = clipped(&restart.replica, NAME_LENGTH);
-    match restart.exit_code {
-        _ if restart.killed => Some(format!(
+fn unusual_end(restart: &RestartSummary) -> Option<String> {
+    let replica = clipped(&restart.restart.replica, NAME_LENGTH);
+    match restart.restart.exit_code {
+        _ if restart.restart.killed => Some(format!(
             "{replica} did not stop in time and was killed (round {}, after {})",
-            restart.round,
+            restart.restart.round,
             short_ms(restart.phases.get(&Phase::Draining).copied().unwrap_or_default())
         )),
         Some(code) if code != 0 => {
-            Some(format!("{replica} ended with exit code {code} (round {})", restart.round))
+            Some(format!("{replica} ended with exit code {code} (round {})", restart.restart.round))
         }
         _ => None,
     }
@@ -198,8 +198,8 @@ fn failures(out: &mut String, report: &Report) {
     }
     let _ = writeln!(out, "\n{table}\n\nthe first of them:");
     for failure in report.failures.iter().take(SHOWN_FAILURES) {
-        let cohort = clipped(&failure.cohort, NAME_LENGTH);
-        line(out, &format!("{:8.3} s  {cohort}  {}", failure.t / 1e3, visible(&failure.blame)), 12);
+        let cohort = clipped(failure.cohort.name(), NAME_LENGTH);
+        line(out, &format!("{:8.3} s  {cohort}  {}", failure.t.ms() / 1e3, visible(&failure.blame)), 12);
         if failure.class == FailureClass::Other {
             line(out, &format!("- {}", clipped(&failure.detail, 400)), 2);
         }

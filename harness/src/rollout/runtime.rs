@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::host::engine::EngineError;
 use crate::model::clock::Moment;
+use crate::model::cut_short::death;
 use crate::scenario::{Edition, Order};
 
 /// One replica: a name, under which it also answers if it says who it is.
@@ -88,7 +89,7 @@ pub enum RuntimeError {
         reason: String,
     },
     /// A replica ended although nobody asked it to.
-    #[error("replica {replica} ended on its own{}{reason}", .code.map_or(String::new(), |code| format!(" with exit code {code}")))]
+    #[error("{}", death(.replica, *.code, .reason))]
     Died {
         /// Who.
         replica: Arc<str>,

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::Outcome;
-use crate::analysis::report::{FailureInfo, Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::verdict::Verdict;
+use crate::model::cut_short::CutShort;
+use crate::model::failed_request::FailedRequest;
 use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
 
@@ -68,7 +70,8 @@ impl Expected {
         let are_whole = !report.restarts.is_empty()
             && report.run.cut_short.is_none()
             && report.restarts.iter().all(|restart| restart.is_complete);
-        let all_restarts = |is_so: fn(&RestartInfo) -> bool| are_whole && report.restarts.iter().all(is_so);
+        let all_restarts =
+            |is_so: fn(&RestartSummary) -> bool| are_whole && report.restarts.iter().all(is_so);
         let failed = report.verdict == Verdict::Fail;
         let is_short = report.totals.by_class.contains_key(&FailureClass::HarnessResource);
         let is_dead = has_died(report);
@@ -81,11 +84,14 @@ impl Expected {
             Self::WhileDraining(class) => {
                 (failed && classes.contains(&class), has_others(class) || in_other_phases(class))
             }
-            Self::Killed => {
-                (all_restarts(|restart| restart.killed), are_whole && !all_restarts(|restart| restart.killed))
-            }
+            Self::Killed => (
+                all_restarts(|restart| restart.restart.killed),
+                are_whole && !all_restarts(|restart| restart.restart.killed),
+            ),
             Self::ExitCode(code) => {
-                let has_code = |restart: &RestartInfo| restart.exit_code == Some(code) && !restart.killed;
+                let has_code = |restart: &RestartSummary| {
+                    restart.restart.exit_code == Some(code) && !restart.restart.killed
+                };
                 let are_right = report.restarts.iter().all(has_code);
                 (are_whole && are_right, !classes.is_empty() || (are_whole && !are_right))
             }
@@ -108,7 +114,7 @@ impl Expected {
 
 /// Whether a failure is what the end of a listener may cost any server that closes one: the kernel resets what it had
 /// completed and nobody had accepted. The saboteurs close theirs as carefully as can be, which leaves it rare.
-fn is_of_the_queue(failure: &FailureInfo) -> bool {
+fn is_of_the_queue(failure: &FailedRequest) -> bool {
     failure.class == FailureClass::ResetBeforeResponse
         && failure.phase == Phase::Draining
         && failure.connection_request == Some(1)
@@ -121,7 +127,7 @@ pub(super) fn closed_idle(report: &Report) -> u64 {
 
 /// Whether a replica ended without being told to.
 pub(super) fn has_died(report: &Report) -> bool {
-    report.reasons.iter().any(|reason| reason.contains("ended on its own"))
+    matches!(report.run.cut_short, Some(CutShort::ReplicaDied { .. }))
 }
 
 #[cfg(test)]
@@ -146,16 +152,23 @@ mod tests {
             (Expected::Clean, report(&[])),
             (Expected::Behaves, report(&[])),
             (Expected::ClosedIdle, with(|report| report.cohorts[0].closed_idle = Some(3))),
-            (Expected::Killed, with(|report| report.restarts.iter_mut().for_each(|one| one.killed = true))),
+            (
+                Expected::Killed,
+                with(|report| report.restarts.iter_mut().for_each(|one| one.restart.killed = true)),
+            ),
             (
                 Expected::ExitCode(1),
-                with(|report| report.restarts.iter_mut().for_each(|one| one.exit_code = Some(1))),
+                with(|report| report.restarts.iter_mut().for_each(|one| one.restart.exit_code = Some(1))),
             ),
             (
                 Expected::Death,
                 with(|report| {
                     report.verdict = Verdict::Inconclusive;
-                    report.reasons = vec!["replica server-a ended on its own".to_owned()];
+                    report.run.cut_short = Some(CutShort::ReplicaDied {
+                        replica: "server-a".into(),
+                        code: Some(1),
+                        last_words: String::new(),
+                    });
                 }),
             ),
         ];
@@ -216,7 +229,7 @@ mod tests {
             assert_eq!(told, Outcome::Unclear, "{expected:?}");
         }
         let mut cut = report(&[]);
-        (cut.run.cut_short, cut.verdict) = (Some("interrupted".to_owned()), Verdict::Inconclusive);
+        (cut.run.cut_short, cut.verdict) = (Some(CutShort::Interrupted), Verdict::Inconclusive);
         assert_eq!(Expected::Behaves.outcome(&cut), Outcome::Unclear, "it was cut short after its restarts");
         assert_eq!(Expected::Clean.outcome(&busy(seen(FailureClass::Refused))), Outcome::Wrong);
         let short = report(&[(FailureClass::HarnessResource, Phase::Steady)]);

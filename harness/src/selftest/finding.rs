@@ -70,11 +70,12 @@ pub(super) fn describe(report: &Report) -> String {
     if closed_idle(report) > 0 {
         parts.push(format!("{} closed while idle", closed_idle(report)));
     }
-    let killed = report.restarts.iter().filter(|restart| restart.killed).count();
+    let killed = report.restarts.iter().filter(|restart| restart.restart.killed).count();
     if killed > 0 {
         parts.push(format!("killed {killed}"));
     }
-    let mut codes: Vec<i64> = report.restarts.iter().filter_map(|restart| restart.exit_code).collect();
+    let mut codes: Vec<i64> =
+        report.restarts.iter().filter_map(|restart| restart.restart.exit_code).collect();
     codes.dedup();
     if codes.iter().any(|code| *code != 0) && killed == 0 {
         parts.push(format!(

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hitless::analysis::report::Report;
+use hitless::model::cut_short::CutShort;
 use hitless::report::text::visible;
 use hitless::report::{annotations, json};
 use html5ever::tokenizer::states::RawKind;
@@ -37,7 +38,7 @@ const HOSTILE: [&str; 14] = [
 ];
 
 /// Fields whose texts are the harness's own: enums, and budgets, which were checked when they were read.
-const OWN: [&str; 7] = ["verdict", "phase", "class", "source", "state", "budget", "broke"];
+const OWN: [&str; 9] = ["verdict", "phase", "class", "source", "state", "budget", "broke", "cohort", "event"];
 
 /// Puts a text of its own for every text of a report, the same for the same one.
 struct Texts {
@@ -52,20 +53,20 @@ impl Texts {
         text.clone_from(another);
     }
 
-    /// Everything below `value`; `key` is where it stands, `is_event` whether that is one of the report's events.
-    fn replace_all(&mut self, value: &mut Value, key: &str, is_event: bool) {
+    /// Everything below `value`; `key` is where it stands.
+    fn replace_all(&mut self, value: &mut Value, key: &str) {
         match value {
-            Value::String(_) if OWN.contains(&key) || is_event && key == "event" => {}
+            Value::String(_) if OWN.contains(&key) => {}
             Value::String(text) => self.replace(text),
             Value::Array(list) => {
                 for value in list {
-                    self.replace_all(value, if key == "broke" { key } else { "" }, key == "events");
+                    self.replace_all(value, if key == "broke" { key } else { "" });
                 }
             }
             Value::Object(object) => {
                 let is_named_outside = ["replicas", "kernel", "account"].contains(&key);
                 let fields = std::mem::take(object).into_iter().map(|(mut field, mut value)| {
-                    self.replace_all(&mut value, &field, is_event);
+                    self.replace_all(&mut value, &field);
                     if is_named_outside {
                         self.replace(&mut field);
                     }
@@ -81,16 +82,16 @@ impl Texts {
 /// A failing run in which every text that is not the harness's own is `new`.
 fn report_with(new: fn(usize) -> String) -> Report {
     let mut report = Run { is_replacing: true, ..Run::failing() }.report();
-    report.run.cut_short = Some("why".to_owned());
+    report.run.cut_short = Some(CutShort::Told("why".to_owned()));
     report.reasons.push("what the run could not see".to_owned());
     report.blind_spots.push("what the run could not see".to_owned());
     report.budgets[1].holds = false;
     report.budgets[1].excuse = Some("why the machine may have broken it".to_owned());
     for restart in &mut report.restarts {
-        restart.account.insert("reason".to_owned(), "signal".into());
+        restart.restart.account.insert("reason".to_owned(), "signal".into());
     }
     let mut value = serde_json::to_value(&report).expect("a report is plain data");
-    Texts { replaced: BTreeMap::new(), new }.replace_all(&mut value, "", false);
+    Texts { replaced: BTreeMap::new(), new }.replace_all(&mut value, "");
     serde_json::from_value(value).expect("it is still a report")
 }
 

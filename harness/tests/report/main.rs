@@ -9,6 +9,7 @@ mod page;
 mod reader;
 mod runs;
 mod schema;
+mod schema_1;
 mod size;
 mod terminal;
 #[path = "../../../tests/src/tools.rs"]

@@ -8,15 +8,20 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 use hitless::analysis::report::{Report, SCHEMA_VERSION};
+use hitless::model::clock::RunTime;
+use hitless::model::cohort::CohortKind;
 use hitless::model::environment::Environment;
+use hitless::model::failed_request::FailedRequest;
 use hitless::model::failure::FailureClass;
-use hitless::model::lifecycle::{LifecycleKind, Source};
+use hitless::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
+use hitless::model::listener::Listener;
+use hitless::model::observation::{ClientTotals, CohortTotals};
 use hitless::model::phase::Phase;
 use hitless::model::restart::RestartStep;
 use hitless::model::scenario_info::{CohortInfo, ScenarioInfo};
-use hitless::record::events::line::{
-    Event, Failed, Head, Line, Nearest, Sample, SeenListener, Sparse, Stretch, TallyLine, Totals,
-};
+use hitless::model::tally::Tally;
+use hitless::record::events::line::{Event, Head, Line};
+use hitless::record::recording::{Bucket, Coverage, Portion};
 use hitless::stored_report;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -115,16 +120,15 @@ impl Run {
         }
         let ended = self.began(restarts);
         let requests = self.requests * restarts as u64;
-        let totals = |replayed| Totals {
-            sent: requests / 2,
-            connections: if replayed == Some(0) { 32 } else { requests / 2 },
-            replayed,
-            closed_idle: replayed,
+        let totals = |replayed| {
+            let connections = if replayed == Some(0) { 32 } else { requests / 2 };
+            let client = ClientTotals { connections, replayed, closed_idle: replayed };
+            CohortTotals { sent: requests / 2, client }
         };
         for inode in [4711, 4712] {
-            let seen =
-                SeenListener { inode, backlog: 4096, waiting_max: 7 - inode % 2, for_ms: ended - 200.0 };
-            lines.push(at(100.0, Event::Listener(seen)));
+            let (first, last) = (RunTime::from_ms(100.0), RunTime::from_ms(ended - 100.0));
+            let seen = Listener { inode, first, last, waiting_max: 7 - inode % 2, backlog: 4096 };
+            lines.push(at(100.0, Event::ListenerSeen(seen)));
         }
         let kernel = [("TcpExtListenOverflows".to_owned(), 3), ("TcpOutRsts".to_owned(), 41)].into();
         lines.push(at(ended, Event::LoadEnded { totals: vec![totals(None), totals(Some(0))], kernel }));
@@ -235,11 +239,11 @@ impl Run {
         let (_, sibling) = self.names(index + 1);
         for (number, class) in self.lost(index).iter().enumerate() {
             let failed = self.failed(index, number, *class, &replica);
-            lines.push(at(failed.started_ms + 2.0, Event::Failure(Box::new(failed))));
+            lines.push(at(failed.t.ms(), Event::FailedRequest(Box::new(failed))));
         }
         let end = began + self.every_ms - 1.0;
-        for cohort in ["fresh", "pooled"] {
-            let lost: &[FailureClass] = if cohort == "fresh" { self.lost(index) } else { &[] };
+        for cohort in [CohortKind::Fresh, CohortKind::Pooled] {
+            let lost: &[FailureClass] = if cohort == CohortKind::Fresh { self.lost(index) } else { &[] };
             let (draining, down) = (self.requests / 20 + lost.len() as u64, self.requests / 100);
             for (phase, restart, requests, lost) in [
                 (Phase::Draining, Some(index), draining, lost),
@@ -247,21 +251,16 @@ impl Run {
                 (Phase::Starting, Some(index), down, &[]),
                 (Phase::Steady, None, self.requests / 2 - draining - 2 * down, &[]),
             ] {
-                lines.push(at(
-                    end,
-                    Event::Sample(Box::new(Sample {
-                        cohort: cohort.to_owned(),
-                        phase,
-                        restart,
-                        tally: tally(requests, lost),
-                        service: latencies(requests - lost.len() as u64),
-                        lateness: Sparse::from(&histogram([(40, requests)])),
-                        waited: 0,
-                        due: requests,
-                        sent: requests,
-                        in_restarts: if restart.is_some() { requests } else { 0 },
-                    })),
-                ));
+                let answered = requests - lost.len() as u64;
+                let portion = Portion {
+                    tally: tally(requests, lost),
+                    service: latencies(answered),
+                    lateness: histogram([(40, requests)]),
+                    coverage: Coverage { due: requests, sent: requests },
+                    in_restarts: if restart.is_some() { requests } else { 0 },
+                    ..Portion::new(0, phase, restart)
+                };
+                lines.push(at(end, Event::Sample { cohort, portion: Box::new(portion) }));
             }
         }
         let width = self.every_ms / f64::from(STRETCHES);
@@ -275,42 +274,42 @@ impl Run {
                 [(Arc::clone(&sibling), answered / 2), (Arc::clone(&successor), answered - answered / 2)]
                     .into()
             };
-            lines.push(at(
-                began + width * f64::from(nth),
-                Event::Timeline(Box::new(Stretch {
-                    width_ms: width,
-                    tally: tally(requests, lost),
-                    replicas,
-                    queue: Some(u64::from(nth)),
-                })),
-            ));
+            let bucket = Bucket { tally: tally(requests, lost), replicas, queue: Some(u64::from(nth)) };
+            let stretch = Event::Timeline { width_ms: width, bucket: Box::new(bucket) };
+            lines.push(at(began + width * f64::from(nth), stretch));
         }
     }
 
-    fn failed(&self, restart: usize, number: usize, class: FailureClass, replica: &Arc<str>) -> Failed {
+    fn failed(
+        &self,
+        restart: usize,
+        number: usize,
+        class: FailureClass,
+        replica: &Arc<str>,
+    ) -> FailedRequest {
         let offset_ms = 1.0 + number as f64;
-        Failed {
-            cohort: "fresh".to_owned(),
+        FailedRequest {
+            t: RunTime::from_ms(self.began(restart) + self.every_ms * 0.005 + offset_ms),
+            cohort: CohortKind::Fresh,
             number: self.requests * restart as u64 / 2 + number as u64,
             class,
-            curl_exit: class.curl_exit(),
-            started_ms: self.began(restart) + self.every_ms * 0.005 + offset_ms - 2.0,
+            curl_exit: None,
             phase: Phase::Draining,
             restart: Some(restart),
-            nearest: Some(Nearest {
-                replica: Arc::clone(replica),
-                event: LifecycleKind::ListenerClosed,
-                offset_ms,
-            }),
+            offset_ms: Some(offset_ms),
+            event: Some(LifecycleKind::ListenerClosed),
+            replica: Some(Arc::clone(replica)),
             answered_by: None,
             cause: None,
+            after_ms: 2.0,
+            blame: String::new(),
             connection_request: Some(1),
             on_kept_connection: Some(false),
-            bytes_sent: Some(78),
-            bytes_received: Some(0),
+            bytes: Some((78, 0)),
             hidden_by_retries: class == FailureClass::EmptyReply,
             detail: self.detail.clone(),
         }
+        .told()
     }
 }
 
@@ -345,25 +344,30 @@ pub(crate) fn text(directory: &Path, name: &str) -> String {
 }
 
 fn at(t_ms: f64, event: Event) -> Line {
-    Line { t_ms, event }
+    Line { t_ms: RunTime::from_ms(t_ms), event }
 }
 
 fn lifecycle(t_ms: f64, replica: Arc<str>, event: LifecycleKind, source: Source, fields: Value) -> Line {
     let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
-    at(t_ms, Event::Lifecycle { replica, event, source, fields })
+    at(
+        t_ms,
+        Event::Lifecycle(LifecycleEvent { t: RunTime::from_ms(t_ms), replica, kind: event, source, fields }),
+    )
 }
 
-fn tally(requests: u64, lost: &[FailureClass]) -> TallyLine {
-    let mut by_class = hitless::model::failure::ByClass::new();
+fn tally(requests: u64, lost: &[FailureClass]) -> Tally {
+    let mut tally = Tally::new(1);
     for class in lost {
-        *by_class.entry(*class).or_default() += 1;
+        tally.failed(*class);
     }
-    TallyLine { requests, by_class, latency: latencies(requests - lost.len() as u64) }
+    tally.requests = requests;
+    tally.latency = latencies(requests - lost.len() as u64);
+    tally
 }
 
 /// Most in half a millisecond, one in a hundred in ten.
-fn latencies(answered: u64) -> Sparse {
-    Sparse::from(&histogram([(500, answered - answered / 100), (10_000, answered / 100)]))
+fn latencies(answered: u64) -> Histogram<u64> {
+    histogram([(500, answered - answered / 100), (10_000, answered / 100)])
 }
 
 fn histogram<const N: usize>(values: [(u64, u64); N]) -> Histogram<u64> {

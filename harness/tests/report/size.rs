@@ -1,5 +1,7 @@
 //! However long a run, what is written of it can be opened, sent and shown.
 
+use std::sync::Arc;
+
 use hitless::analysis::report::Report;
 use hitless::record::replay::replay;
 use hitless::report::{html, json, junit, markdown};
@@ -35,10 +37,11 @@ fn million_requests_over_a_thousand_restarts_fit() {
 fn thousand_replacements_with_long_names_fit() {
     let mut report = Run { is_replacing: true, ..Run::biggest() }.report();
     let long = |name: &mut String| name.push_str(&"-<&\">".repeat(50));
+    let long_name = |name: &mut Arc<str>| *name = format!("{name}{}", "-<&\">".repeat(50)).into();
     report.replicas.iter_mut().for_each(|replica| long(&mut replica.name));
     report.lives.iter_mut().for_each(|life| long(&mut life.replica));
-    report.restarts.iter_mut().for_each(|restart| long(&mut restart.replica));
-    report.restarts.iter_mut().filter_map(|restart| restart.successor.as_mut()).for_each(long);
+    report.restarts.iter_mut().for_each(|restart| long_name(&mut restart.restart.replica));
+    report.restarts.iter_mut().filter_map(|restart| restart.restart.successor.as_mut()).for_each(long_name);
     report.failures.iter_mut().for_each(|failure| long(&mut failure.blame));
     assert_bounded(&report, "a thousand replacements");
 }

@@ -80,8 +80,8 @@ fn wide() -> Report {
         .to_vec();
     report.totals.requests = 86_419_746;
     for restart in &mut report.restarts {
-        restart.replica = "shop-frontend-7c9d8f6b5d-production-europe-west".repeat(3);
-        (restart.killed, restart.is_complete) = (true, false);
+        restart.restart.replica = "shop-frontend-7c9d8f6b5d-production-europe-west".repeat(3).into();
+        (restart.restart.killed, restart.is_complete) = (true, false);
     }
     for replica in &mut report.replicas {
         replica.name = "shop-frontend-7c9d8f6b5d-production-europe-west".repeat(3);

@@ -8,7 +8,7 @@ use crate::analysis::summary::Summary;
 use crate::model::cut_short::CutShort;
 use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
-use crate::model::restart::RestartRecord;
+use crate::model::restart::Restart;
 use crate::record::recording::{CohortRecord, Recording};
 
 /// A restart under fewer requests than this shows nothing.
@@ -71,13 +71,13 @@ pub(super) fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked
 /// How many restarts of several replicas, or replacements, never left another replica ready beside the one that was
 /// told to stop. Where one replica is restarted in place there is no other.
 fn alone(recording: &Recording, replicas: usize) -> usize {
-    let lives = lives(&recording.events, recording.began);
-    let is_alone = |restart: &&RestartRecord| {
+    let lives = lives(&recording.events);
+    let is_alone = |restart: &&Restart| {
         let Some(terminated) = restart.terminated else { return false };
         if replicas < 2 && restart.successor.is_none() {
             return false;
         }
-        let (from, to) = (terminated.offset_ms(recording.began), restart.ended().offset_ms(recording.began));
+        let (from, to) = (terminated.ms(), restart.ended().ms());
         let others = lives.iter().filter(|life| *life.replica != *restart.replica);
         !others.into_iter().any(|life| life.is_ready_within(from, to))
     };
@@ -135,7 +135,9 @@ mod tests {
         type Spoil = fn(&mut Recording);
         let blind: [(&str, Spoil); 10] = [
             ("interrupted", |run| run.cut_short = Some(CutShort::Interrupted)),
-            ("could not go on", |run| run.cut_short = Some(CutShort::RolloutFailed("a died".into()))),
+            ("could not go on", |run| {
+                run.cut_short = Some(CutShort::RolloutFailed { error: "a died".into() });
+            }),
             ("restarts were completed", |run| run.restarts[0].answered = None),
             ("saw fewer than", |run| run.restarts[0].tally = Tally::new(2)),
             ("of 100 requests that were due in phase draining it sent 49", |run| {
@@ -182,9 +184,9 @@ mod tests {
 
     /// The sample, with the lives of `server-a`, which is restarted from 1 to 4 ms, and of `server-b`, which becomes
     /// ready at `b_ready`.
-    fn two_replicas(b_ready: u64) -> Judgement {
+    fn two_replicas(b_ready: i64) -> Judgement {
         let event = |ms, replica: &str, kind| LifecycleEvent {
-            at: at(ms),
+            t: at(ms),
             replica: replica.into(),
             kind,
             source: Source::Harness,
@@ -197,7 +199,7 @@ mod tests {
             event(0, "server-b", LifecycleKind::StartRequested),
             event(b_ready, "server-b", LifecycleKind::Ready),
         ];
-        recording.restarts.push(RestartRecord { terminated: None, ..recording.restarts[0].clone() });
+        recording.restarts.push(Restart { terminated: None, ..recording.restarts[0].clone() });
         let summary = Summary::of(&recording);
         judge(&recording, &summary, &["failed==0".parse().unwrap()], Asked { replicas: 2, rounds: 1 })
     }

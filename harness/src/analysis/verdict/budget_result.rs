@@ -11,6 +11,7 @@ const RETRANSMISSION_MS: f64 = 1000.0;
 
 /// One budget, held against the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct BudgetResult {
     /// The budget.
     pub budget: Budget,
@@ -125,11 +126,11 @@ mod tests {
     }
 
     /// The sample over a second, all of its requests answered after `latency`, the harness stalled for `stall` at once.
-    fn stalled(latency: u64, stall: u64, budget: &str) -> Verdict {
+    fn stalled(latency: u64, stall: i64, budget: &str) -> Verdict {
         judged(latency, stall, budget).verdict
     }
 
-    fn judged(latency: u64, stall: u64, budget: &str) -> Judgement {
+    fn judged(latency: u64, stall: i64, budget: &str) -> Judgement {
         let mut recording = recording();
         (recording.load_began, recording.load_ended) = (Some(at(0)), Some(at(1000)));
         for _ in 0..10 {

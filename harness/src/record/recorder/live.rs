@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::clock::Moment;
+use crate::model::clock::RunTime;
 use crate::model::failure::FailureClass;
 use crate::model::observation::{Observation, Outcome};
 use crate::model::phase::Phase;
@@ -32,9 +32,9 @@ pub struct Live {
     /// there was one at all. Known when failures are placed, a moment after they were seen.
     pub is_broken: bool,
     /// For each replica that gave its name: the latest start of a request that it answered.
-    answered_by_name: BTreeMap<Arc<str>, Moment>,
+    answered_by_name: BTreeMap<Arc<str>, RunTime>,
     /// The latest start of any request that was answered.
-    answered: Option<Moment>,
+    answered: Option<RunTime>,
 }
 
 impl Live {
@@ -63,7 +63,7 @@ impl Live {
     }
 
     /// Notes that `name` has answered a request that was sent at `started`.
-    fn note_answer(&mut self, name: &Arc<str>, started: Moment) {
+    fn note_answer(&mut self, name: &Arc<str>, started: RunTime) {
         if let Some(latest) = self.answered_by_name.get_mut(name) {
             *latest = started.max(*latest);
             return;
@@ -80,7 +80,7 @@ impl Live {
     /// Whether `replica` has answered a request that was sent at or after `since`. A replica that never gives its
     /// name is taken to have answered when anybody has.
     #[must_use]
-    pub fn has_answered(&self, replica: &str, since: Moment) -> bool {
+    pub fn has_answered(&self, replica: &str, since: RunTime) -> bool {
         self.answered_by_name.get(replica).copied().or(self.answered).is_some_and(|started| started >= since)
     }
 }
@@ -93,10 +93,10 @@ mod tests {
     fn replica_that_answered_last_is_known_however_many_there_were() {
         let mut live = Live::default();
         for number in 0..1000 {
-            live.note_answer(&format!("server-a.{number}").into(), Moment::from_nanoseconds(number));
+            live.note_answer(&format!("server-a.{number}").into(), RunTime::from_nanoseconds(number));
         }
         assert_eq!(live.answered_by_name.len(), KNOWN_REPLICAS);
-        assert!(live.has_answered("server-a.999", Moment::from_nanoseconds(999)));
-        assert!(!live.has_answered("server-a.999", Moment::from_nanoseconds(1000)));
+        assert!(live.has_answered("server-a.999", RunTime::from_nanoseconds(999)));
+        assert!(!live.has_answered("server-a.999", RunTime::from_nanoseconds(1000)));
     }
 }

@@ -1,8 +1,8 @@
 //! What was counted since it was last handed on. Each request is counted here, once; the recording and `events.jsonl` get
 //! the sums.
 
-use crate::model::clock::Moment;
-use crate::model::listener::{Listener, ListenerRecords};
+use crate::model::clock::RunTime;
+use crate::model::listener::{Listener, ListenerRecords, Sighting};
 use crate::model::observation::{Observation, Outcome};
 use crate::model::phase::Phase;
 use crate::model::tally::record_us;
@@ -15,7 +15,7 @@ pub(super) struct Pending {
     portions: Vec<Portion>,
     /// By cohort, the position of the portion that was counted into last: most requests end where the last one did.
     latest: Vec<usize>,
-    stretches: Vec<(Moment, Bucket)>,
+    stretches: Vec<(RunTime, Bucket)>,
     listeners: ListenerRecords,
 }
 
@@ -61,12 +61,12 @@ impl Pending {
     }
 
     /// Counts a look at the listeners.
-    pub(super) fn listeners(&mut self, at: Moment, seen: Vec<Listener>, timeline: &Timeline) {
-        let waiting = seen.iter().map(|listener| u64::from(listener.waiting_max)).sum();
+    pub(super) fn listeners(&mut self, at: RunTime, seen: Vec<Sighting>, timeline: &Timeline) {
+        let waiting = seen.iter().map(|listener| u64::from(listener.waiting)).sum();
         let stretch = self.stretch(at, timeline);
         stretch.queue = stretch.queue.max(Some(waiting));
-        for listener in seen {
-            self.listeners.add(listener);
+        for sighting in seen {
+            self.listeners.add(Listener::seen(at, sighting));
         }
     }
 
@@ -77,7 +77,7 @@ impl Pending {
     }
 
     /// What was counted of each stretch of the timeline, with its beginning, in the order of time.
-    pub(super) fn take_stretches(&mut self) -> Vec<(Moment, Bucket)> {
+    pub(super) fn take_stretches(&mut self) -> Vec<(RunTime, Bucket)> {
         let mut stretches = std::mem::take(&mut self.stretches);
         stretches.sort_by_key(|(began, _)| *began);
         stretches
@@ -108,10 +108,10 @@ impl Pending {
     }
 
     /// What lies before the timeline counts into its first stretch.
-    fn stretch(&mut self, moment: Moment, timeline: &Timeline) -> &mut Bucket {
+    fn stretch(&mut self, moment: RunTime, timeline: &Timeline) -> &mut Bucket {
         let moment = moment.max(timeline.began);
         let is_it =
-            |stretch: &(Moment, Bucket)| stretch.0 <= moment && moment.since(stretch.0) < timeline.width;
+            |stretch: &(RunTime, Bucket)| stretch.0 <= moment && moment.since(stretch.0) < timeline.width;
         let position = if let Some(known) = self.stretches.iter().rposition(is_it) {
             known
         } else {
@@ -130,8 +130,8 @@ mod tests {
     use crate::model::failure::{Failure, FailureClass};
     use crate::model::phase::Phases;
 
-    const fn at(ms: u64) -> Moment {
-        Moment::from_nanoseconds(ms * 1_000_000)
+    const fn at(ms: i64) -> RunTime {
+        RunTime::from_nanoseconds(ms * 1_000_000)
     }
 
     /// Steady, from 10 ms on the gap of restart 0, steady again from 20 ms on.
@@ -142,7 +142,7 @@ mod tests {
         phases
     }
 
-    fn observed(scheduled: u64, started: u64, finished: u64, outcome: Outcome) -> Observation {
+    fn observed(scheduled: i64, started: i64, finished: i64, outcome: Outcome) -> Observation {
         Observation {
             scheduled: at(scheduled),
             started: at(started),
@@ -194,8 +194,7 @@ mod tests {
 
     #[test]
     fn queues_of_all_listeners_together_are_the_timelines_and_each_is_kept_by_itself() {
-        let look =
-            |inode, waiting_max| Listener { inode, backlog: 8, waiting_max, first: at(1), last: at(1) };
+        let look = |inode, waiting| Sighting { inode, backlog: 8, waiting };
         let mut pending = Pending::default();
         for waiting in [(2, 3), (4, 0)] {
             let seen = vec![look(1, waiting.0), look(2, waiting.1)];

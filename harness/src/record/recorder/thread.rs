@@ -13,15 +13,16 @@ use super::pending::Pending;
 use super::poll_interval::PollInterval;
 use super::{Live, Record};
 use crate::model::budget::{Budget, FailureCount};
-use crate::model::clock::Moment;
+use crate::model::clock::{Moment, RunTime, milliseconds};
 use crate::model::cohort::CohortPlan;
 use crate::model::cut_short::CutShort;
+use crate::model::failed_request::FailedRequest;
 use crate::model::failure::{Failure, FailureClass};
-use crate::model::observation::{Observation, Outcome};
+use crate::model::observation::{ConnectionUse, Observation, Outcome};
 use crate::model::restart::{RestartId, RestartStep};
 use crate::record::events::EventLog;
 use crate::record::placement::{self, Placement};
-use crate::record::recording::{CohortRecord, FailureRecord, Recording};
+use crate::record::recording::{CohortRecord, Recording};
 
 /// How long an observation waits for the events that explain it.
 const HOLD: Duration = Duration::from_millis(1500);
@@ -33,12 +34,13 @@ const BATCH: usize = 4096;
 /// The thread's state: the recording so far, and what is still to be placed.
 #[derive(Debug)]
 pub(super) struct RecorderThread {
+    zero: Moment,
     recording: Recording,
     cohorts: Vec<CohortPlan>,
     counts: Vec<FailureCount>,
     waiting: VecDeque<Observation>,
     pending: Pending,
-    handed_on: Moment,
+    handed_on: RunTime,
     log: EventLog,
     live: Live,
     publish: watch::Sender<Live>,
@@ -47,7 +49,7 @@ pub(super) struct RecorderThread {
 
 impl RecorderThread {
     pub(super) fn new(
-        began: Moment,
+        zero: Moment,
         cohorts: &[CohortPlan],
         budgets: &[Budget],
         log: EventLog,
@@ -56,12 +58,13 @@ impl RecorderThread {
     ) -> Self {
         let records = cohorts.iter().map(|plan| CohortRecord::new(plan.kind.name())).collect();
         Self {
-            recording: Recording { cohorts: records, ..Recording::new(began) },
+            zero,
+            recording: Recording { cohorts: records, ..Recording::new() },
             cohorts: cohorts.to_vec(),
             counts: budgets.iter().filter_map(FailureCount::of).collect(),
             waiting: VecDeque::new(),
             pending: Pending::default(),
-            handed_on: began,
+            handed_on: RunTime::ZERO,
             log,
             live: Live::default(),
             publish,
@@ -82,7 +85,7 @@ impl RecorderThread {
                     other => self.take(other),
                 }
             }
-            let now = Moment::now();
+            let now = Moment::now().relative_to(self.zero);
             self.place_until(now.minus(HOLD));
             if now.since(self.handed_on) >= HAND_ON_EVERY {
                 self.hand_on(now);
@@ -139,7 +142,7 @@ impl RecorderThread {
         }
     }
 
-    fn restart(&mut self, id: RestartId, at: Moment, step: RestartStep) {
+    fn restart(&mut self, id: RestartId, at: RunTime, step: RestartStep) {
         if let RestartStep::Began { replica, .. } = &step {
             self.live.restarts += 1;
             self.live.restarting = Some(Arc::clone(replica));
@@ -151,7 +154,7 @@ impl RecorderThread {
 
     /// Places what ended at or before `settled`. Records arrive nearly in the order of their ends; one that is behind
     /// a later one waits a little longer.
-    fn place_until(&mut self, settled: Moment) {
+    fn place_until(&mut self, settled: RunTime) {
         while self.waiting.front().is_some_and(|observation| observation.finished <= settled) {
             if let Some(observation) = self.waiting.pop_front() {
                 self.place(observation);
@@ -173,27 +176,35 @@ impl RecorderThread {
         let recording = &mut self.recording;
         let (phase, restart) = placement.spot;
         let (class, connection) = (failure.class, observation.connection.as_deref().copied());
-        let failure = FailureRecord {
-            at: observation.finished,
-            started: observation.started,
-            cohort: recording.cohorts[observation.cohort].name,
+        let nearest = placement::nearest(&recording.events, placement.happened);
+        let failure = FailedRequest {
+            t: observation.finished,
+            cohort: self.cohorts[observation.cohort].kind,
             number: observation.number,
             class,
-            detail: failure.detail.clone(),
-            connection,
-            is_hidden_by_retries: placement::is_hidden_by_retries(class, connection),
+            curl_exit: None,
             phase,
             restart,
-            nearest: placement::nearest(&recording.events, placement.happened),
+            offset_ms: nearest.map(|(_, offset)| offset),
+            event: nearest.map(|(event, _)| event.kind),
+            replica: nearest.map(|(event, _)| Arc::clone(&event.replica)),
             answered_by: observation.replica.clone(),
             cause: placement::cause(class, connection, &recording.events, placement.happened),
-        };
+            after_ms: milliseconds(observation.finished.since(observation.started)),
+            blame: String::new(),
+            connection_request: connection.and_then(|used| used.nth),
+            on_kept_connection: connection.map(ConnectionUse::is_kept),
+            bytes: connection.and_then(|used| used.sent.zip(used.received)),
+            hidden_by_retries: placement::is_hidden_by_retries(class, connection),
+            detail: failure.detail.clone(),
+        }
+        .told();
         self.log.failure(&failure);
         if self.counts.is_empty() {
             self.live.is_broken |= class.is_servers();
         }
         for count in &mut self.counts {
-            self.live.is_broken |= count.add(failure.cohort, phase, class);
+            self.live.is_broken |= count.add(failure.cohort.name(), phase, class);
         }
         recording.failures.add(failure);
     }
@@ -211,10 +222,10 @@ impl RecorderThread {
     }
 
     /// Gives the recording and the log what was counted since the last time.
-    fn hand_on(&mut self, now: Moment) {
+    fn hand_on(&mut self, now: RunTime) {
         self.handed_on = now;
         for portion in self.pending.take_portions() {
-            self.log.portion(now, &portion, self.recording.cohorts[portion.cohort].name);
+            self.log.portion(now, &portion, self.cohorts[portion.cohort].kind);
             self.recording.add(&portion);
         }
         let width = self.recording.timeline.width;
@@ -223,15 +234,15 @@ impl RecorderThread {
             self.recording.add_to_timeline(began.plus(width / 2), &stretch);
         }
         for listener in self.pending.take_listeners() {
-            self.log.listener(&listener);
+            self.log.listener(listener);
             self.recording.listeners.add(listener);
         }
         self.log.flush();
     }
 
     fn finish(mut self, cut_short: Option<CutShort>) -> Recording {
-        self.place_until(Moment::from_nanoseconds(u64::MAX));
-        self.recording.ended = Moment::now();
+        self.place_until(RunTime::MAX);
+        self.recording.ended = Moment::now().relative_to(self.zero);
         self.hand_on(self.recording.ended);
         self.recording.cut_short = cut_short;
         self.recording.attach_accounts();
@@ -252,17 +263,17 @@ mod tests {
         let (publish, _live) = watch::channel(Live::default());
         let (cohorts, log) = ([CohortPlan::of(CohortKind::Fresh)], EventLog::discarding());
         let on_the_way = Arc::new(AtomicUsize::new(classes.len()));
-        let mut scribe = RecorderThread::new(log.began(), &cohorts, &budgets, log, publish, on_the_way);
-        let began = scribe.recording.began;
+        let mut recorder = RecorderThread::new(log.zero(), &cohorts, &budgets, log, publish, on_the_way);
+        let began = RunTime::ZERO;
         if stall {
-            scribe.take(Record::Stall { from: began, to: began.plus(Duration::from_millis(10)) });
+            recorder.take(Record::Stall { from: began, to: began.plus(Duration::from_millis(10)) });
         }
         for class in classes {
             let outcome = Outcome::failed(Failure::new(*class, ""));
-            scribe.take(Record::Observation(Observation::at(began, outcome)));
+            recorder.take(Record::Observation(Observation::at(began, outcome)));
         }
-        scribe.place_until(Moment::from_nanoseconds(u64::MAX));
-        scribe.live.is_broken
+        recorder.place_until(RunTime::MAX);
+        recorder.live.is_broken
     }
 
     #[test]

@@ -1,50 +1,15 @@
 //! The failed requests of a run: those that are kept with all they say, and how many are not.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use crate::model::clock::Moment;
-use crate::model::failure::{Cause, FailureClass};
-use crate::model::lifecycle::LifecycleKind;
-use crate::model::observation::ConnectionUse;
-use crate::model::phase::Phase;
-
-/// A failed request, placed.
-#[derive(Debug, Clone)]
-pub struct FailureRecord {
-    /// When the client saw it.
-    pub at: Moment,
-    /// When the request was sent.
-    pub started: Moment,
-    /// Its cohort.
-    pub cohort: &'static str,
-    /// Which request of the cohort, from 0.
-    pub number: u64,
-    /// What was seen.
-    pub class: FailureClass,
-    /// The chain of errors.
-    pub detail: String,
-    /// What is known of its connection.
-    pub connection: Option<ConnectionUse>,
-    /// Whether a client that repeats idempotent requests would have hidden it.
-    pub is_hidden_by_retries: bool,
-    /// Where in the rollout.
-    pub phase: Phase,
-    /// Which restart, counted from 0.
-    pub restart: Option<usize>,
-    /// The lifecycle event nearest in time, if there was one.
-    pub nearest: Option<Nearest>,
-    /// Who answered, if there was an answer that said so.
-    pub answered_by: Option<Arc<str>>,
-    /// What caused it, as far as the evidence tells.
-    pub cause: Option<Cause>,
-}
+use crate::model::failed_request::FailedRequest;
+use crate::model::failure::FailureClass;
 
 /// The failures that are kept with all they say: some of each restart and class, so that a run whose first restart loses
 /// thousands still shows what the later ones lost. The rest is counted.
 #[derive(Debug, Default)]
 pub struct KeptFailures {
-    kept: Vec<FailureRecord>,
+    kept: Vec<FailedRequest>,
     counts: HashMap<(Option<usize>, FailureClass), usize>,
     /// How often the share of each restart and class was halved.
     halvings: u32,
@@ -60,7 +25,7 @@ impl KeptFailures {
     const STEADY: usize = 8;
 
     /// Keeps a failure, or counts it.
-    pub fn add(&mut self, failure: FailureRecord) {
+    pub fn add(&mut self, failure: FailedRequest) {
         let share = self.share(failure.restart);
         let count = self.counts.entry((failure.restart, failure.class)).or_default();
         if *count >= share {
@@ -84,7 +49,7 @@ impl KeptFailures {
 
     /// Those that are kept, in the order in which they were added.
     #[must_use]
-    pub fn kept(&self) -> &[FailureRecord] {
+    pub fn kept(&self) -> &[FailedRequest] {
         &self.kept
     }
 
@@ -128,36 +93,34 @@ impl KeptFailures {
     }
 }
 
-/// The lifecycle event nearest to a failure.
-#[derive(Debug, Clone)]
-pub struct Nearest {
-    /// Whose life.
-    pub replica: Arc<str>,
-    /// What happened.
-    pub kind: LifecycleKind,
-    /// Milliseconds from the event to the failure; negative if the failure came first.
-    pub offset_ms: f64,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::clock::RunTime;
+    use crate::model::cohort::CohortKind;
+    use crate::model::phase::Phase;
 
-    fn failure(restart: Option<usize>, number: u64, class: FailureClass) -> FailureRecord {
-        FailureRecord {
-            at: Moment::from_nanoseconds(number),
-            started: Moment::from_nanoseconds(number),
-            cohort: "fresh",
+    fn failure(restart: Option<usize>, number: u64, class: FailureClass) -> FailedRequest {
+        FailedRequest {
+            t: RunTime::from_nanoseconds(i64::try_from(number).unwrap()),
+            cohort: CohortKind::Fresh,
             number,
             class,
-            detail: String::new(),
-            connection: None,
-            is_hidden_by_retries: false,
+            curl_exit: None,
             phase: Phase::Gap,
             restart,
-            nearest: None,
+            offset_ms: None,
+            event: None,
+            replica: None,
             answered_by: None,
             cause: None,
+            after_ms: 0.0,
+            blame: String::new(),
+            connection_request: None,
+            on_kept_connection: None,
+            bytes: None,
+            hidden_by_retries: false,
+            detail: String::new(),
         }
     }
 

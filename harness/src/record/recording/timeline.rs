@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::clock::Moment;
+use serde::{Deserialize, Serialize};
+
+use crate::model::clock::RunTime;
 use crate::model::tally::Tally;
 
 /// A stretch of time, for the picture of the run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bucket {
     /// What ended in it. Latencies leave out cohorts that are slow on purpose.
+    #[serde(flatten)]
     pub tally: Tally,
     /// Answers by replica.
     pub replicas: BTreeMap<Arc<str>, u64>,
     /// The most connections that waited to be accepted; none if nobody looked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub queue: Option<u64>,
 }
 
@@ -54,7 +58,7 @@ impl Default for Bucket {
 #[derive(Debug, Clone)]
 pub struct Timeline {
     /// The first bucket's beginning.
-    pub began: Moment,
+    pub began: RunTime,
     /// How long each bucket is.
     pub width: Duration,
     /// The buckets.
@@ -67,12 +71,12 @@ impl Timeline {
 
     /// An empty timeline.
     #[must_use]
-    pub const fn new(began: Moment) -> Self {
+    pub const fn new(began: RunTime) -> Self {
         Self { began, width: Duration::from_millis(25), buckets: Vec::new() }
     }
 
     /// The bucket of `moment`; what lies before the beginning counts into the first.
-    pub fn at(&mut self, moment: Moment) -> &mut Bucket {
+    pub fn at(&mut self, moment: RunTime) -> &mut Bucket {
         let position = loop {
             let position = (moment.since(self.began).as_nanos() / self.width.as_nanos()) as usize;
             if position < Self::MOST {
@@ -87,7 +91,7 @@ impl Timeline {
     }
 
     /// When the bucket of `moment` begins.
-    pub(crate) fn stretch_of(&self, moment: Moment) -> Moment {
+    pub(crate) fn stretch_of(&self, moment: RunTime) -> RunTime {
         let width = self.width.as_nanos();
         let whole = moment.since(self.began).as_nanos() / width * width;
         self.began.plus(Duration::from_nanos(u64::try_from(whole).unwrap_or(u64::MAX)))
@@ -116,7 +120,7 @@ mod tests {
     proptest! {
         #[test]
         fn timeline_loses_nothing_and_stays_bounded(offsets in proptest::collection::vec(0u64..10_000_000, 1..300)) {
-            let began = Moment::from_nanoseconds(1_000);
+            let began = RunTime::from_nanoseconds(1_000);
             let mut timeline = Timeline::new(began);
             for offset in &offsets {
                 timeline.at(began.plus(Duration::from_millis(*offset))).tally.answered(Duration::ZERO);

@@ -18,11 +18,12 @@ impl Axis {
     pub(super) fn of(report: &Report) -> Self {
         let timeline = &report.timeline;
         let restarts = || report.restarts.iter();
-        let began = restarts().map(|restart| restart.t).fold(timeline.began_ms, f64::min);
+        let began = restarts().map(|restart| restart.restart.began.ms()).fold(timeline.began_ms, f64::min);
         let failed = timeline.buckets.iter().rposition(|bucket| !bucket.by_class.is_empty());
         let shown = failed.map_or(0.0, |last| timeline.width_ms * (last as f64 + 1.0));
         let ended = timeline.began_ms + shown.max(report.run.load_ms);
-        let ended = restarts().map(|restart| restart.t + restart.duration_ms).fold(ended, f64::max);
+        let ended =
+            restarts().map(|restart| restart.restart.began.ms() + restart.duration_ms).fold(ended, f64::max);
         Self { from: began, to: ended.max(began + 1.0) }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use crate::analysis::report::{BucketInfo, Report};
+use crate::analysis::report::{BucketSummary, Report};
 use crate::model::failure::FailureClass;
 use crate::report::html::axis::{Axis, Path, joined, round_up};
 use crate::report::text::{count, rounded, short_ms};
@@ -19,7 +19,7 @@ const LEAST_BAR: f64 = 4.0;
 
 pub(super) fn failures(report: &Report, axis: Axis) -> Markup {
     let timeline = &report.timeline;
-    let failed = |bucket: &BucketInfo| bucket.by_class.values().sum::<u64>();
+    let failed = |bucket: &BucketSummary| bucket.by_class.values().sum::<u64>();
     let most = timeline.buckets.iter().map(failed).max().unwrap_or(0);
     let mut bars: BTreeMap<FailureClass, Path> = BTreeMap::new();
     for (index, bucket) in timeline.buckets.iter().enumerate() {
@@ -104,8 +104,8 @@ pub(super) fn latencies(report: &Report, axis: Axis) -> Markup {
         answered().map(|bucket| bucket.ok).sum::<u64>() >= LEAST_FOR_P99 * answered().count() as u64;
     let scale = Decades::around(answered().map(|bucket| bucket.p50).fold(slowest, f64::min), slowest);
     let y = |ms: f64| scale.y(ms);
-    let upper: fn(&BucketInfo) -> f64 = if has_p99 { |bucket| bucket.p99 } else { |bucket| bucket.max };
-    let line = |of: fn(&BucketInfo) -> f64| {
+    let upper: fn(&BucketSummary) -> f64 = if has_p99 { |bucket| bucket.p99 } else { |bucket| bucket.max };
+    let line = |of: fn(&BucketSummary) -> f64| {
         let mut drawn = Path::default();
         let mut is_down = false;
         for (index, bucket) in timeline.buckets.iter().enumerate() {
@@ -182,7 +182,7 @@ impl Decades {
 }
 
 /// The area from the median to what is drawn above it, wherever something was answered.
-fn between(report: &Report, axis: Axis, upper: fn(&BucketInfo) -> f64, y: impl Fn(f64) -> f64) -> Path {
+fn between(report: &Report, axis: Axis, upper: fn(&BucketSummary) -> f64, y: impl Fn(f64) -> f64) -> Path {
     let timeline = &report.timeline;
     let x = |index: usize| axis.x(timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));
     let mut drawn = Path::default();
@@ -259,8 +259,11 @@ pub(super) fn windows() -> Markup {
 pub(super) fn windows_once(report: &Report, axis: Axis) -> Markup {
     let drawn = |is_failing: bool| {
         let of_kind = report.restarts.iter().filter(|restart| (restart.counts.failed > 0) == is_failing);
-        let stretches =
-            of_kind.map(|restart| (axis.x(restart.t), axis.x(restart.t + restart.duration_ms))).collect();
+        let stretches = of_kind
+            .map(|restart| {
+                (axis.x(restart.restart.began.ms()), axis.x(restart.restart.began.ms() + restart.duration_ms))
+            })
+            .collect();
         let mut drawn = Path::default();
         for (from, to) in joined(stretches, axis) {
             drawn.rectangle(from, 0.0, to - from, HIGHEST);

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::analysis::lives::LifeState;
-use crate::analysis::report::{BucketInfo, EventInfo, FailureInfo, Report, RestartInfo};
+use crate::analysis::report::{BucketSummary, Report, RestartSummary};
+use crate::model::failed_request::FailedRequest;
 use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
+use crate::model::lifecycle::LifecycleEvent;
 use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::report::html::Limits;
 use crate::report::html::axis::Axis;
@@ -101,7 +103,7 @@ impl Names {
         self.in_order.len() - 1
     }
 
-    fn bucket(&mut self, bucket: &BucketInfo) -> Bucket {
+    fn bucket(&mut self, bucket: &BucketSummary) -> Bucket {
         let failed = by_class(&bucket.by_class);
         let answered =
             bucket.replicas.iter().map(|(name, answered)| (self.position(name), *answered)).collect();
@@ -109,20 +111,20 @@ impl Names {
         Bucket(bucket.ok, p50, p99, max, failed, answered, bucket.queue)
     }
 
-    fn restart(&mut self, restart: &RestartInfo) -> Restart {
+    fn restart(&mut self, restart: &RestartSummary) -> Restart {
         Restart(
-            hundredths(restart.t),
+            hundredths(restart.restart.began.ms()),
             hundredths(restart.duration_ms),
-            self.position(&restart.replica),
-            restart.round,
+            self.position(&restart.restart.replica),
+            restart.restart.round,
             restart.counts.requests,
             restart.counts.failed,
             by_class(&restart.counts.by_class),
         )
     }
 
-    fn event(&mut self, event: &EventInfo) -> Event {
-        Event(hundredths(event.t), self.position(&event.replica), event.event, event.source)
+    fn event(&mut self, event: &LifecycleEvent) -> Event {
+        Event(hundredths(event.t.ms()), self.position(&event.replica), event.kind, event.source)
     }
 }
 
@@ -130,15 +132,15 @@ fn by_class(by_class: &ByClass) -> Vec<(usize, u64)> {
     by_class.iter().map(|(class, failed)| (*class as usize, *failed)).collect()
 }
 
-fn failure(failure: &FailureInfo) -> Failure {
-    Failure(hundredths(failure.t), failure.class as usize)
+fn failure(failure: &FailedRequest) -> Failure {
+    Failure(hundredths(failure.t.ms()), failure.class as usize)
 }
 
 /// All events if they are not too many, otherwise those of the restarts with failures first.
-fn worth_showing(report: &Report, most: usize) -> impl Iterator<Item = &EventInfo> {
-    let is_failing = |event: &EventInfo| {
+fn worth_showing(report: &Report, most: usize) -> impl Iterator<Item = &LifecycleEvent> {
+    let is_failing = |event: &LifecycleEvent| {
         // Restarts follow one another: the last one that began before the event is the event's.
-        let next = report.restarts.partition_point(|restart| restart.t <= event.t);
+        let next = report.restarts.partition_point(|restart| restart.restart.began <= event.t);
         next.checked_sub(1).is_some_and(|index| report.restarts[index].counts.failed > 0)
     };
     let is_crowded = report.events.len() > most;

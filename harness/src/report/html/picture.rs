@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use crate::analysis::lives::LifeState;
-use crate::analysis::report::{Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::report::html::axis::{Axis, Path, joined};
 use crate::report::html::charts::{
     failures, latencies, path, queue, rate, stacked, svg, windows, windows_once,
@@ -68,7 +68,7 @@ fn legend(report: &Report) -> Markup {
         }
         span.key { i.state.answers {} "answers" }
         span.key { i.dot {} "failed requests" }
-        @let is_failing = |restart: &&RestartInfo| restart.counts.failed > 0;
+        @let is_failing = |restart: &&RestartSummary| restart.counts.failed > 0;
         @if report.restarts.iter().any(|restart| !is_failing(&restart)) { span.key { i.window {} "restart" } }
         @if report.restarts.iter().any(|restart| is_failing(&restart)) {
             span.key { i.window.failing {} "restart with failures" }
@@ -109,9 +109,9 @@ fn marks(report: &Report, axis: Axis) -> Markup {
     html! {
         @for (index, restart) in shown {
             @let failed = restart.counts.failed;
-            @let place = format!("left:{:.3}%", axis.percent(restart.t));
+            @let place = format!("left:{:.3}%", axis.percent(restart.restart.began.ms()));
             a.mark.failing[failed > 0] href=(format!("#restart-{}", index + 1)) data-zoom=(index + 1)
-                data-t=(format!("{:.1}", restart.t)) style=(place) title=(mark_title(index, restart)) {
+                data-t=(format!("{:.1}", restart.restart.began.ms())) style=(place) title=(mark_title(index, restart)) {
                 @if failed >= least_numbered { "▼" (number(&format!("/restarts/{index}/failed"), failed)) }
                 @else if failed > 0 { "▼" }
                 @else { "▽" }
@@ -120,11 +120,11 @@ fn marks(report: &Report, axis: Axis) -> Markup {
     }
 }
 
-fn mark_title(index: usize, restart: &RestartInfo) -> String {
+fn mark_title(index: usize, restart: &RestartSummary) -> String {
     format!(
         "restart {} of {}: {} of {} requests failed",
         index + 1,
-        clipped(&restart.replica, NAME_LENGTH),
+        clipped(&restart.restart.replica, NAME_LENGTH),
         count(restart.counts.failed),
         count(restart.counts.requests)
     )
@@ -176,14 +176,14 @@ fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
 /// each stretch of the timeline with failures in the replica's restarts.
 fn lost_near(report: &Report, replica: &str) -> Vec<f64> {
     let kept = report.failures.iter().filter(|failure| failure.replica.as_deref() == Some(replica));
-    let mut moments: Vec<f64> = kept.map(|failure| failure.t).collect();
+    let mut moments: Vec<f64> = kept.map(|failure| failure.t.ms()).collect();
     if report.failures_cut > 0 {
         let timeline = &report.timeline;
         let windows: Vec<(f64, f64)> = report
             .restarts
             .iter()
-            .filter(|restart| restart.replica == replica && restart.counts.failed > 0)
-            .map(|restart| (restart.t, restart.t + restart.duration_ms))
+            .filter(|restart| *restart.restart.replica == *replica && restart.counts.failed > 0)
+            .map(|restart| (restart.restart.began.ms(), restart.restart.began.ms() + restart.duration_ms))
             .collect();
         let lossy = timeline.buckets.iter().enumerate().filter(|(_, bucket)| !bucket.by_class.is_empty());
         let middles = lossy.map(|(index, _)| timeline.began_ms + timeline.width_ms * (index as f64 + 0.5));

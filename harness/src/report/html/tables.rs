@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::{number, told};
-use crate::analysis::evidence::ListenerInfo;
-use crate::analysis::report::{FailureInfo, Report, RestartInfo};
+use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::summary::Latency;
+use crate::model::failed_request::FailedRequest;
 use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
+use crate::model::listener::Listener;
 use crate::model::phase::Phase;
 use crate::report::digest::{self, behind_schedule, bound, seen};
 use crate::report::text::{clipped, count, counted, short_ms};
@@ -134,7 +135,7 @@ pub(super) fn restarts(report: &Report, most: usize) -> Markup {
     let (open, folded): (Vec<_>, Vec<_>) = shown
         .iter()
         .partition(|(_, restart)| report.restarts.len() <= UNFOLDED || digest::is_notable(restart));
-    let is_replacing = report.restarts.iter().any(|restart| restart.successor.is_some());
+    let is_replacing = report.restarts.iter().any(|restart| restart.restart.successor.is_some());
     html! {
         @if !open.is_empty() { (restart_table(&open, is_replacing)) }
         @if !folded.is_empty() {
@@ -156,7 +157,7 @@ const CELLS: &str = "- - round t phases/draining phases/gap phases/starting requ
 const CELLS_OF_REPLACEMENTS: &str = "- - - round t phases/draining phases/gap phases/starting phases/overlap requests \
                                      failed by_class latency/p99 latency/max -";
 
-fn restart_table(shown: &[(usize, &RestartInfo)], is_replacing: bool) -> Markup {
+fn restart_table(shown: &[(usize, &RestartSummary)], is_replacing: bool) -> Markup {
     let cells = if is_replacing { CELLS_OF_REPLACEMENTS } else { CELLS };
     html! {
         div.wide { table data-cells=(cells) {
@@ -171,16 +172,16 @@ fn restart_table(shown: &[(usize, &RestartInfo)], is_replacing: bool) -> Markup 
     }
 }
 
-fn restart_row(index: usize, restart: &RestartInfo, is_replacing: bool) -> Markup {
+fn restart_row(index: usize, restart: &RestartSummary, is_replacing: bool) -> Markup {
     let phase = |phase: Phase| restart.phases.get(&phase).map_or_else(|| "–".to_owned(), |ms| short_ms(*ms));
     html! {
         tr.broken[restart.counts.failed > 0] id=(format!("restart-{}", index + 1))
             data-of=(format!("/restarts/{index}/")) {
             td.n { a href="#picture" data-zoom=(index + 1) { (index + 1) } }
-            td { (clipped(&restart.replica, NAME_LENGTH)) }
-            @if is_replacing { td { @if let Some(name) = &restart.successor { (clipped(name, NAME_LENGTH)) } } }
-            td.n.extra { (restart.round) }
-            td.n { (format!("{:.2} s", restart.t / 1e3)) }
+            td { (clipped(&restart.restart.replica, NAME_LENGTH)) }
+            @if is_replacing { td { @if let Some(name) = &restart.restart.successor { (clipped(name, NAME_LENGTH)) } } }
+            td.n.extra { (restart.restart.round) }
+            td.n { (format!("{:.2} s", restart.restart.began.ms() / 1e3)) }
             td.n { (phase(Phase::Draining)) }
             td.n.extra { (phase(Phase::Gap)) }
             td.n.extra { (phase(Phase::Starting)) }
@@ -199,8 +200,8 @@ fn restart_row(index: usize, restart: &RestartInfo, is_replacing: bool) -> Marku
     }
 }
 
-fn end_of(restart: &RestartInfo) -> String {
-    let end = match (restart.killed, restart.exit_code) {
+fn end_of(restart: &RestartSummary) -> String {
+    let end = match (restart.restart.killed, restart.restart.exit_code) {
         (true, _) => "killed".to_owned(),
         (false, Some(code)) => format!("exit {code}"),
         (false, None) => String::new(),
@@ -237,15 +238,15 @@ pub(super) fn failures(report: &Report, most: usize, detail: usize) -> Markup {
     }
 }
 
-fn failure_item(failure: &FailureInfo, detail: usize) -> Markup {
+fn failure_item(failure: &FailedRequest, detail: usize) -> Markup {
     html! {
         li data-class=(failure.class.name()) {
-            span.t { (format!("{:.3} s", failure.t / 1e3)) }
+            span.t { (format!("{:.3} s", failure.t.ms() / 1e3)) }
             span.what {
                 i.class.(failure.class.name()) {} (failure.class.label())
                 @if let Some(code) = failure.curl_exit { small { " curl " (code) } }
             }
-            span.who { (clipped(&failure.cohort, NAME_LENGTH)) small { " #" (failure.number) } }
+            span.who { (clipped(failure.cohort.name(), NAME_LENGTH)) small { " #" (failure.number) } }
             span.blame {
                 (clipped(&failure.blame, 400))
                 @if failure.hidden_by_retries { small { " (a client that repeats requests would hide it)" } }
@@ -256,7 +257,7 @@ fn failure_item(failure: &FailureInfo, detail: usize) -> Markup {
 }
 
 /// Up to `most` failures: the earliest of every class, each class as many as the others where it has them.
-fn spread(failures: &[FailureInfo], most: usize) -> Vec<&FailureInfo> {
+fn spread(failures: &[FailedRequest], most: usize) -> Vec<&FailedRequest> {
     let mut seen: BTreeMap<FailureClass, usize> = BTreeMap::new();
     let mut ranked: Vec<(usize, usize)> = failures
         .iter()
@@ -269,8 +270,8 @@ fn spread(failures: &[FailureInfo], most: usize) -> Vec<&FailureInfo> {
         .collect();
     ranked.sort_unstable();
     ranked.truncate(most);
-    let mut chosen: Vec<&FailureInfo> = ranked.into_iter().map(|(_, index)| &failures[index]).collect();
-    chosen.sort_by(|one, other| one.t.total_cmp(&other.t));
+    let mut chosen: Vec<&FailedRequest> = ranked.into_iter().map(|(_, index)| &failures[index]).collect();
+    chosen.sort_by_key(|failure| failure.t);
     chosen
 }
 
@@ -331,8 +332,8 @@ pub(super) fn evidence(report: &Report) -> Markup {
 }
 
 /// The listeners with the deepest accept queues, and how many more there were.
-fn listeners(all: &[ListenerInfo]) -> Markup {
-    let mut deepest: Vec<(usize, &ListenerInfo)> = all.iter().enumerate().collect();
+fn listeners(all: &[Listener]) -> Markup {
+    let mut deepest: Vec<(usize, &Listener)> = all.iter().enumerate().collect();
     deepest.sort_by_key(|(_, listener)| std::cmp::Reverse(listener.waiting_max));
     let shown = &deepest[..deepest.len().min(MOST_LISTENERS)];
     html! {
@@ -340,8 +341,8 @@ fn listeners(all: &[ListenerInfo]) -> Markup {
             @for (index, listener) in shown {
                 li {
                     (number(&format!("/evidence/listeners/{index}/waiting_max"), listener.waiting_max.into()))
-                    " of at most " (listener.backlog) ", seen from " (short_ms(listener.first_ms)) " to "
-                    (short_ms(listener.last_ms))
+                    " of at most " (listener.backlog) ", seen from " (short_ms(listener.first.ms())) " to "
+                    (short_ms(listener.last.ms()))
                 }
             }
             @if deepest.len() > shown.len() {

@@ -117,7 +117,7 @@ impl Runtime for Twin {
         if self.trouble != Trouble::NoAnswer {
             self.sink.observe(Observation {
                 replica: Some(Arc::clone(&replica.name)),
-                ..Observation::at(now, Outcome::Answered)
+                ..Observation::at(now.relative_to(self.sink.zero()), Outcome::Answered)
             });
         }
         Ok(now)

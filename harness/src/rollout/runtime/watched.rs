@@ -61,7 +61,8 @@ impl Watched {
     /// Records something in its life.
     pub(super) fn tell(&self, at: Moment, kind: LifecycleKind, source: Source, fields: Map<String, Value>) {
         let replica = Arc::clone(&self.name);
-        self.sink.lifecycle(LifecycleEvent { at, replica, kind, source, fields });
+        let t = at.relative_to(self.sink.zero());
+        self.sink.lifecycle(LifecycleEvent { t, replica, kind, source, fields });
     }
 
     /// Its process was sent a signal; `signal` is its name or number, as whoever sent it says it.

@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
@@ -284,6 +285,33 @@ fn doubts(base: &Side, new: &Side, has_no_common_cohort: bool, timings: &[Timing
     doubts
 }
 
+/// Options whose difference is told in other words, or says nothing.
+const TOLD_OTHERWISE: [&str; 8] =
+    ["preset", "image", "replicas", "rounds", "rate", "cohort", "seed", "report-dir"];
+
+/// The options that are not the same in both runs; nothing if a run is of a version that did not write them.
+fn option_differences(base: &Map<String, Value>, new: &Map<String, Value>) -> Vec<String> {
+    if base.is_empty() || new.is_empty() {
+        return Vec::new();
+    }
+    let text = |value: Option<&Value>| match value {
+        None => "none".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|one| one.as_str().map_or_else(|| one.to_string(), ToOwned::to_owned))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Some(other) => other.to_string(),
+    };
+    let names: BTreeSet<&String> = base.keys().chain(new.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| !TOLD_OTHERWISE.contains(&name.as_str()) && base.get(*name) != new.get(*name))
+        .map(|name| format!("--{name} {} -> {}", text(base.get(name)), text(new.get(name))))
+        .collect()
+}
+
 /// What was asked of the runs, and of the machines, where it is not the same.
 fn differences(base: &Report, new: &Report) -> Vec<String> {
     let facts = |report: &Report| -> Vec<(&'static str, String)> {
@@ -309,6 +337,7 @@ fn differences(base: &Report, new: &Report) -> Vec<String> {
         .filter(|((_, old), (_, now))| old != now)
         .map(|((name, old), (_, now))| format!("{name} {old} -> {now}"))
         .collect();
+    differences.extend(option_differences(&base.scenario.options, &new.scenario.options));
     for cohort in &base.scenario.cohorts {
         match new.scenario.cohorts.iter().find(|other| other.name == cohort.name) {
             None => differences.push(format!("cohort {} only in base", cohort.name)),

@@ -223,9 +223,9 @@ mod tests {
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
+    use crate::options::Options;
     use crate::record::events::EventLog;
     use crate::rollout::runtime::twin::{Trouble, Twin};
-    use crate::scenario::Options;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 

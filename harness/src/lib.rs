@@ -11,23 +11,23 @@
 //! A failed request is data ([`model::observation::Outcome::Failed`]), never an error; an error means that the experiment itself
 //! could not be carried out.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod analysis;
 pub mod artifacts;
-pub mod clean;
+pub mod commands;
 pub mod compare;
-pub mod doctor;
+pub mod console;
 pub mod experiment;
 pub mod host;
 pub mod load;
-pub mod matrix;
 pub mod model;
+pub mod options;
 pub mod progress;
 pub mod record;
 pub mod report;
 pub mod rollout;
-pub mod run;
 #[cfg(test)]
 mod samples;
 pub mod scenario;
-pub mod selftest;
 pub mod stored_report;

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::console;
 use crate::record::recorder::Live;
 use crate::report::text::visible;
 
@@ -42,7 +43,7 @@ impl Progress {
                 Self { task: tokio::spawn(draw(bar.clone(), live)), bar: Some(bar) }
             }
             Display::Lines => {
-                let print = |line: String| eprintln!("{line}");
+                let print = |line: String| console::note(&line);
                 Self { task: tokio::spawn(tell_lines(live, restarts, print)), bar: None }
             }
             Display::Quiet => Self { task: tokio::spawn(async {}), bar: None },

@@ -8,8 +8,6 @@ pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
-pub mod matrix;
 pub mod openmetrics;
-pub mod selftest;
 pub mod terminal;
 pub mod text;

@@ -16,8 +16,9 @@ use crate::model::phase::Phase;
 use crate::model::restart::Restart;
 use crate::model::scenario_info::ScenarioInfo;
 use crate::model::tally::Tally;
+use crate::options::Options;
 use crate::record::recording::{CohortRecord, Coverage, Recording};
-use crate::scenario::{Options, Scenario};
+use crate::scenario::Scenario;
 
 /// So many milliseconds from the run's zero.
 pub(crate) fn at(ms: i64) -> RunTime {

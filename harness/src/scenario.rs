@@ -8,13 +8,13 @@ use std::path::PathBuf;
 
 use crate::model::budget::Budget;
 use crate::model::cohort::CohortPlan;
+use crate::options::Options;
 
 mod budgets;
 mod change;
 mod edition;
 mod error;
 mod info;
-mod options;
 mod origin;
 mod preset;
 mod readiness;
@@ -27,7 +27,6 @@ mod timing;
 pub use change::{Change, Order};
 pub use edition::{Edition, Editions};
 pub use error::ScenarioError;
-pub use options::Options;
 pub use origin::{Origin, Program};
 pub use preset::Preset;
 pub use readiness::Readiness;
@@ -65,6 +64,8 @@ pub struct Scenario {
     pub report_dir: Option<PathBuf>,
     /// Moves the restarts against the load in a way that can be repeated.
     pub seed: u64,
+    /// What all of this was made of, the defaults included.
+    pub options: Options,
 }
 
 /// When a rollout ends.
@@ -106,7 +107,7 @@ impl Scenario {
         let cohorts = requests::cohorts(options, subject.server(project), &target)?;
         let change = Change::from_options(options, &subject)?;
         let budgets = budgets::from_texts(&options.budget, &cohorts, &change)?;
-        Ok(Self {
+        let mut scenario = Self {
             readiness: Readiness::from_options(options, &subject)?,
             settings: ReplicaSettings::from_options(options, &subject)?,
             change,
@@ -120,7 +121,10 @@ impl Scenario {
             target,
             timing,
             budgets,
-        })
+            options: Options::default(),
+        };
+        scenario.options = scenario.effective(options);
+        Ok(scenario)
     }
 
     /// The preset under test, if it is our own server.
@@ -156,6 +160,7 @@ pub fn any_seed() -> u64 {
 mod tests {
     use super::*;
     use crate::model::expectation::ExpectedBody;
+    use crate::model::scenario_info::ScenarioInfo;
 
     fn scenario(options: &Options) -> Result<Scenario, ScenarioError> {
         Scenario::from_options(options)
@@ -209,6 +214,18 @@ mod tests {
             (with(|o| o.url = Some("https://127.0.0.1/".into())), "--url: `https://127.0.0.1/`: only http"),
             (with(|o| o.url = Some("http://example.org/".into())), "--url: `http://example.org/`: the host"),
             (
+                with(|o| o.url = Some("http://192.0.2.1/".into())),
+                "--url: `http://192.0.2.1/`: load goes to this machine",
+            ),
+            (with(|o| o.url = Some("http://127.0.0.1:0/".into())), "--url: `http://127.0.0.1:0/`: nothing"),
+            (with(|o| o.expect_status = Some(99)), "--expect-status: `99`: the status of an answer"),
+            (with(|o| o.header_env = vec!["Authorization".into()]), "--header-env: `Authorization`: write"),
+            (
+                with(|o| o.header_env = vec!["Authorization=HITLESS_NO_SUCH".into()]),
+                "--header-env: `Authorization=HITLESS_NO_SUCH`: HITLESS_NO_SUCH: environment variable not found",
+            ),
+            (with(|o| o.env = vec!["HITLESS_NO_SUCH".into()]), "--env: `HITLESS_NO_SUCH`: environment"),
+            (
                 with(|o| o.budget = vec!["quick.failed==0".into()]),
                 "--budget: `quick.failed==0`: this run has no",
             ),
@@ -247,6 +264,33 @@ mod tests {
             assert!(error.starts_with(beginning), "{error}\nshould begin with {beginning}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn remote_target_has_to_be_allowed() {
+        let near = ["http://10.1.2.3/", "http://192.168.0.1:81/", "http://[::1]:8080/", "http://[fd00::1]/"];
+        for url in near {
+            assert!(scenario(&with(|options| options.url = Some(url.into()))).is_ok(), "{url}");
+        }
+        let remote = with(|o| (o.url, o.allow_remote) = (Some("http://192.0.2.1/".into()), Some(true)));
+        assert!(scenario(&remote).is_ok());
+    }
+
+    #[test]
+    fn what_is_told_holds_every_option_and_no_secret() {
+        let options = with(|o| {
+            o.header = vec!["Authorization: Bearer hunter2".into()];
+            o.env = vec!["TOKEN=hunter2".into()];
+            o.url = Some("http://user:hunter2@127.0.0.1:8080/".into());
+            o.replace = Some("next:1".into());
+        });
+        let told = serde_json::to_value(ScenarioInfo::of(&scenario(&options).unwrap())).unwrap();
+        assert!(!told.to_string().contains("hunter2"), "{told}");
+        let said = |name: &str| told["options"][name].clone();
+        assert_eq!((said("replace"), said("order")), ("next:1".into(), "start-first".into()));
+        assert_eq!((said("settle"), said("stop-timeout")), ("500ms".into(), "20s".into()));
+        assert_eq!((said("slow-delay"), said("rounds")), ("3s".into(), 5.into()));
+        assert_eq!(said("header")[0], "Authorization: (redacted)");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -112,8 +112,11 @@ impl Stage {
 
     /// `hitless run` of servers of this role, a short one if the further arguments say nothing else.
     fn run(&self, role: &str, arguments: &[&str]) -> Run {
+        Run(self.command(role, arguments).spawn().unwrap())
+    }
+
+    fn command(&self, role: &str, arguments: &[&str]) -> Command {
         let servers = [
-            format!("--url=http://127.0.0.1:{}/", self.port),
             format!("--command={}", command(&[])),
             format!("--env={ROLE}={role}"),
             format!("--env={LISTEN}=127.0.0.1:{}", self.port),
@@ -123,10 +126,13 @@ impl Stage {
         let mut command =
             hitless(&["run", "--runtime=process", "--cohort=fresh=100", "--settle=0s", "--quiet"]);
         command.args(servers).args(arguments);
+        if !arguments.iter().any(|argument| argument.starts_with("--url")) {
+            command.arg(format!("--url=http://127.0.0.1:{}/", self.port));
+        }
         if !arguments.iter().any(|argument| argument.starts_with("--lead")) {
             command.arg("--lead=300ms");
         }
-        Run(command.spawn().unwrap())
+        command
     }
 
     /// The next server that calls home.
@@ -324,6 +330,85 @@ async fn interrupted_run_leaves_no_process_and_keeps_what_it_saw() {
         assert!(reasons.contains("interrupted"), "{reasons}");
         stage.assert_nothing_left(lives).await;
     }
+}
+
+/// The files below a directory, with their content.
+fn files_below(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| {
+        if path.is_dir() { files_below(&path) } else { vec![(path.clone(), std::fs::read(path).unwrap())] }
+    };
+    entries.flat_map(read).collect()
+}
+
+#[tokio::test]
+async fn secrets_stand_in_no_file_and_on_no_line_of_a_run() {
+    const SECRET: &str = "s3cr3t-hunter2";
+    let stage = Stage::new().await;
+    let url = format!("--url=http://user:{SECRET}@127.0.0.1:{}/", stage.port);
+    let (header, env) = (format!("--header=Authorization: Bearer {SECRET}"), format!("--env=TOKEN={SECRET}"));
+    let mut arguments = vec!["--replicas=1", "--rounds=1", "--budget=failed<0", "--header-env=x-key=X_KEY"];
+    arguments.extend([url.as_str(), &header, &env]);
+    let mut command = stage.command("serves", &arguments);
+    command.env("X_KEY", SECRET).env("GITHUB_ACTIONS", "true");
+    let run = Run(command.spawn().unwrap());
+    let (lives, output) = tokio::join!(stage.next_ones(2), run.end());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let files = files_below(stage.directory.path());
+    assert!(files.iter().any(|(path, _)| path.ends_with("report.html")));
+    let printed = [output.stdout, output.stderr].map(|bytes| (PathBuf::from("the terminal"), bytes));
+    for (path, content) in files.into_iter().chain(printed) {
+        let text = String::from_utf8_lossy(&content);
+        assert!(!text.contains(SECRET), "{}: {text}", path.display());
+    }
+    let report = stage.report();
+    assert_eq!(report["scenario"]["options"]["header"][0], "Authorization: (redacted)");
+    assert_eq!(report["scenario"]["options"]["header-env"][0], "x-key=X_KEY");
+    stage.assert_nothing_left(lives).await;
+}
+
+#[tokio::test]
+async fn run_whose_stderr_nobody_reads_ends_at_a_signal_and_leaves_no_process() {
+    for interrupt in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let stage = Stage::new().await;
+        let mut command = stage.command("serves", &["--replicas=1", "--rounds=100"]);
+        let mut child = command.spawn().unwrap();
+        drop(child.stderr.take());
+        let run = Run(child);
+        let lives = stage.next_ones(2).await;
+        run.signal(interrupt);
+        let output = run.end().await;
+        assert!(matches!(output.status.code(), Some(1 | 4)), "{interrupt:?}: {:?}", output.status);
+        assert!(stage.report()["reasons"].to_string().contains("interrupted"));
+        stage.assert_nothing_left(lives).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_asked_for_and_cannot_be_written_is_an_error() {
+    let stage = Stage::new().await;
+    let run = stage.run("serves", &["--replicas=1", "--rounds=1", "--budget=wrong_body==0"]);
+    let (lives, _) = tokio::join!(stage.next_ones(2), run.end());
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let directory = stage.directory.path().to_str().unwrap();
+    let mut command = hitless(&["report", directory, "--format=json"]);
+    let output = command.stdout(full()).spawn().unwrap().wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).starts_with("error: failed to write to stdout: "), "{}", stderr(&output));
+    for arguments in [&["report", directory][..], &["--help"], &["run", "--no-such-flag"]] {
+        let mut command = hitless(arguments);
+        let ended = command.stdout(full()).stderr(full()).status().await.unwrap();
+        assert!(matches!(ended.code(), Some(2 | 3)), "{arguments:?}: {ended}");
+    }
+    stage.assert_nothing_left(lives).await;
+}
+
+#[tokio::test]
+async fn argument_that_is_no_utf_8_is_a_usage_error() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = hitless(&["run", "--preset"]);
+    let output = command.arg(std::ffi::OsStr::from_bytes(b"\xff")).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
 
 #[tokio::test]

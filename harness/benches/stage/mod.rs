@@ -17,10 +17,11 @@ use hitless::model::environment::Environment;
 use hitless::model::fresh_connections::FreshConnectionRequests;
 use hitless::model::scenario_info::ScenarioInfo;
 use hitless::model::sink::Sink;
+use hitless::options::Options;
 use hitless::record::events::EventLog;
 use hitless::record::events::line::Head;
 use hitless::record::recorder::Recorder;
-use hitless::scenario::{Options, Scenario};
+use hitless::scenario::Scenario;
 
 /// What the binary itself uses.
 #[global_allocator]

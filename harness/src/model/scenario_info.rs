@@ -1,6 +1,7 @@
 //! What a run tested, as its events and its report say it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What was tested.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct ScenarioInfo {
     pub cohorts: Vec<CohortInfo>,
     /// Seed of the restarts' jitter.
     pub seed: u64,
+    /// Every option, given or taken by default, by the name of its flag; without secrets.
+    #[serde(default)]
+    pub options: Map<String, Value>,
 }
 
 /// One cohort's plan.

@@ -38,6 +38,7 @@ pub struct EventLog {
     out: Option<BufWriter<File>>,
     zero: Moment,
     failures: u64,
+    is_broken: bool,
 }
 
 impl EventLog {
@@ -57,7 +58,7 @@ impl EventLog {
     /// A log that keeps nothing, for runs that need no file.
     #[must_use]
     pub fn discarding() -> Self {
-        Self { out: None, zero: Moment::now(), failures: 0 }
+        Self { out: None, zero: Moment::now(), failures: 0, is_broken: false }
     }
 
     /// The run's zero.
@@ -144,9 +145,14 @@ impl EventLog {
         }
     }
 
-    /// A full disk must not end the experiment; it is said once.
+    /// A full disk must not end the experiment.
     fn give_up(&mut self) {
         self.out = None;
-        eprintln!("warning: events.jsonl cannot be written any more; the run goes on without it");
+        self.is_broken = true;
+    }
+
+    /// Whether something could not be written; the rest is missing then.
+    pub(crate) const fn is_broken(&self) -> bool {
+        self.is_broken
     }
 }

@@ -58,6 +58,8 @@ pub struct Recording {
     pub stalls: Stalls,
     /// When the kernel dropped packets because its table of connections was full.
     pub drops: Drops,
+    /// Whether events.jsonl could not be written to its end.
+    pub is_log_broken: bool,
     /// Why it ended early, if it did.
     pub cut_short: Option<CutShort>,
 }
@@ -88,6 +90,7 @@ impl Recording {
             listeners: ListenerRecords::default(),
             stalls: Stalls::default(),
             drops: Drops::default(),
+            is_log_broken: false,
             cut_short: None,
         }
     }

@@ -21,25 +21,28 @@ pub enum FilesError {
 /// The files, in the order in which they are written: whoever waits for report.json finds the others.
 const FILES: [&str; 5] = ["report.html", "junit.xml", "summary.md", "metrics.txt", "report.json"];
 
-/// Writes every file of the report into `directory`.
+/// Writes every file of the report into `directory`; one that cannot be written keeps no other from being written.
 ///
 /// # Errors
-/// A file cannot be written.
+/// The first file that cannot be written.
 pub fn write(report: &Report, directory: &Path) -> Result<(), FilesError> {
     let texts = [html::render, junit::render, markdown::render, openmetrics::render, json::render];
+    let mut written = Ok(());
     for (name, render) in FILES.into_iter().zip(texts) {
-        replace(directory, name, &render(report))?;
+        written = written.and(replace(directory, name, &render(report)));
     }
-    Ok(())
+    written
 }
 
 /// Writes a file whole, or not at all.
 fn replace(directory: &Path, name: &str, text: &str) -> Result<(), FilesError> {
     let path = directory.join(name);
     let unfinished = directory.join(format!(".{name}.unfinished"));
-    std::fs::write(&unfinished, text)
-        .and_then(|()| std::fs::rename(&unfinished, &path))
-        .map_err(|source| FilesError::Write { path, source })
+    std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, &path)).map_err(|source| {
+        // On a full disk it takes the room of the next file.
+        let _ = std::fs::remove_file(&unfinished);
+        FilesError::Write { path, source }
+    })
 }
 
 /// Removes what an earlier run left in `directory`, so that nothing there is taken for a report of the next one.

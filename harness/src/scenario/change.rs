@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Options, Origin, ScenarioError, Subject};
+use super::{Origin, ScenarioError, Subject};
 use crate::model::phase::Phase;
+use crate::options::Options;
 
 /// What a rollout does to each replica.
 #[derive(Debug, Clone, PartialEq, Eq)]

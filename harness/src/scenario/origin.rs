@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::settings::words;
-use super::{Options, SERVER_IMAGE, ScenarioError};
+use super::{SERVER_IMAGE, ScenarioError};
+use crate::options::Options;
 
 /// What a replica is started from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Options, ScenarioError, Subject};
+use super::{ScenarioError, Subject};
+use crate::options::Options;
 
 /// How a replica is known to be ready.
 #[derive(Debug, Clone, PartialEq, Eq)]

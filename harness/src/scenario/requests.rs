@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Options, ScenarioError, Server, Target};
+use super::{ScenarioError, Server, Target};
 use crate::model::cohort::{CohortKind, CohortPlan, Payload};
 use crate::model::expectation::{Expectation, ExpectedBody, upload_receipt};
+use crate::options::Options;
 
 const MAX_RATE: f64 = 1_000_000.0;
 /// What our server's long answers and uploads are made of.
@@ -107,11 +108,12 @@ impl<'a> Requests<'a> {
             None => Ok(is_ours.then_some(ours)),
         };
         let ms = long.as_millis();
-        let headers = headers(&options.header)?;
+        let mut headers = headers(&options.header)?;
+        add_from_environment(&mut headers, &options.header_env)?;
         Ok(Self {
             target,
             is_ours,
-            status: options.expect_status.unwrap_or(200),
+            status: status(options.expect_status.unwrap_or(200))?,
             body: match (&options.expect_body, is_ours) {
                 (Some(text), _) => ExpectedBody::Text(text.clone()),
                 (None, true) => ExpectedBody::Text("hello world".to_owned()),
@@ -170,6 +172,33 @@ impl<'a> Requests<'a> {
             expectation: Expectation { status: self.status, body },
         })
     }
+}
+
+/// The final status of an answer (RFC 9110, section 15): no client sees another as one.
+fn status(status: u16) -> Result<u16, ScenarioError> {
+    if (200..=599).contains(&status) {
+        Ok(status)
+    } else {
+        Err(ScenarioError::new("--expect-status", status, "the status of an answer is from 200 to 599"))
+    }
+}
+
+/// Headers whose values stand in the environment. An error names the variable, never its value.
+fn add_from_environment(headers: &mut HeaderMap, pairs: &[String]) -> Result<(), ScenarioError> {
+    for pair in pairs {
+        let bad = |remedy: String| ScenarioError::new("--header-env", pair, remedy);
+        let (name, variable) = pair.split_once('=').ok_or_else(|| bad("write NAME=VARIABLE".to_owned()))?;
+        let name: HeaderName = name.trim().parse().map_err(|error| bad(format!("{error}")))?;
+        if FRAMING.contains(&name) {
+            return Err(bad("the harness sets this itself; leave it out".to_owned()));
+        }
+        let value = std::env::var(variable)
+            .map_err(|error| bad(format!("{variable}: {error}; set it for hitless")))?;
+        let value = HeaderValue::from_str(value.trim())
+            .map_err(|_| bad(format!("the value of {variable} cannot stand in a header")))?;
+        headers.append(name, value);
+    }
+    Ok(())
 }
 
 fn joined(field: &'static str, url: &str, path: &str) -> Result<String, ScenarioError> {

@@ -1,7 +1,8 @@
 //! How the replicas differ from what their image, or their program, says itself.
 
-use super::{Options, ScenarioError, Subject};
+use super::{ScenarioError, Subject};
 use crate::model::signals;
+use crate::options::Options;
 
 /// What is said beyond the image or the program; what is left out, these say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,6 +67,9 @@ fn environment(pairs: &[String]) -> Result<Vec<(String, String)>, ScenarioError>
         .iter()
         .map(|pair| match pair.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+            None if !pair.is_empty() => std::env::var(pair)
+                .map(|value| (pair.clone(), value))
+                .map_err(|error| ScenarioError::new("--env", pair, format!("{error}; write KEY=VALUE"))),
             _ => Err(ScenarioError::new("--env", pair, "write KEY=VALUE")),
         })
         .collect()

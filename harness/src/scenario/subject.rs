@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Options, Origin, Preset, Program, ScenarioError};
+use super::{Origin, Preset, Program, ScenarioError};
+use crate::options::Options;
 
 /// The name of the image that `hitless image` builds and the presets run.
 pub const SERVER_IMAGE: &str = "hitless-server:latest";

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Options, ScenarioError};
+use super::ScenarioError;
+use crate::options::Options;
 
 /// Where the requests go. Always plain HTTP to a loopback or local address: TLS ends before what is tested here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,21 @@ pub struct Target {
     pub host: IpAddr,
     /// The port behind it.
     pub port: u16,
+}
+
+/// Whether an address is this machine's, or of a private network (RFC 1918, RFC 4193, RFC 3927, RFC 4291).
+const fn is_near(host: IpAddr) -> bool {
+    match host {
+        IpAddr::V4(host) => {
+            host.is_loopback() || host.is_private() || host.is_link_local() || host.is_unspecified()
+        }
+        IpAddr::V6(host) => {
+            host.is_loopback()
+                || host.is_unique_local()
+                || host.is_unicast_link_local()
+                || host.is_unspecified()
+        }
+    }
 }
 
 impl Target {
@@ -32,6 +48,14 @@ impl Target {
             None => return Err(bad("it has no host")),
         };
         let port = parsed.port_or_known_default().ok_or_else(|| bad("it has no port"))?;
+        if port == 0 {
+            return Err(bad("nothing can be reached at port 0; name the port that the server listens on"));
+        }
+        if !is_near(host) && options.allow_remote != Some(true) {
+            return Err(bad(
+                "load goes to this machine and to private addresses only; --allow-remote if the server is yours",
+            ));
+        }
         let mut normal = parsed.clone();
         normal.set_ip_host(host).map_err(|()| bad("it cannot hold an address"))?;
         Ok(Self { url: normal.to_string(), host, port })

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Options, ScenarioError, Subject};
+use super::{ScenarioError, Subject};
+use crate::options::Options;
 
 /// When things happen in a run, and how long they may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -158,6 +158,7 @@ impl Run {
                 url: url.to_owned(),
                 cohorts: vec![cohort("fresh"), cohort("pooled")],
                 seed: 7,
+                options: Map::from_iter([("settle".to_owned(), json!("500ms"))]),
             },
             budgets: self.budgets.iter().map(|text| text.parse().expect("a budget")).collect(),
             environment: Environment {

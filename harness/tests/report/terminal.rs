@@ -2,8 +2,8 @@
 
 use hitless::analysis::report::Report;
 use hitless::analysis::summary::CohortSummary;
-use hitless::matrix;
-use hitless::report;
+use hitless::commands::matrix;
+
 use hitless::report::terminal::{self, Style};
 
 use crate::runs::{self, Run};
@@ -102,7 +102,7 @@ fn widest_report_keeps_its_80_columns_and_its_numbers_whole() {
 #[test]
 fn table_of_the_presets_keeps_its_80_columns_and_has_colours_only_if_asked() {
     let reports = [wide(), Run::clean().report()];
-    let table = |style| report::matrix::render(&matrix::judge(&reports), style);
+    let table = |style| matrix::table::render(&matrix::judge(&reports), style);
     let plain = table(Style::Plain);
     assert!(plain.lines().all(|line| line.chars().count() <= 80), "{plain}");
     assert!(!plain.contains('\u{1b}') && table(Style::Coloured).contains("\u{1b}[1;31mfail"), "{plain}");

@@ -247,6 +247,7 @@ impl RecorderThread {
         self.recording.cut_short = cut_short;
         self.recording.attach_accounts();
         self.log.close(&self.recording);
+        self.recording.is_log_broken = self.log.is_broken();
         self.publish.send_replace(self.live);
         self.recording
     }

@@ -1,21 +1,67 @@
-//! The presets one after the other under the same load: the seed's story as one table, and whether it is still true.
+//! `hitless matrix`: the presets one after the other under the same load: the seed's story as one table, and whether it is still true.
 //!
 //! `normal` and `graceful` lose requests by design, so their own verdicts are no verdict on the whole: what counts is that
-//! each preset loses what it is known to lose, and nothing else. Renders nothing: the table is in [`report::matrix`].
-//!
-//! [`report::matrix`]: crate::report::matrix
+//! each preset loses what it is known to lose, and nothing else.
 
-use std::path::{Path, PathBuf};
+pub mod table;
 
+use std::path::Path;
+
+use clap::ArgMatches;
 use tokio_util::sync::CancellationToken;
 
+use super::interrupt::interrupt;
+use super::output::{Format, publish, style};
+use super::run::{Ran, RunArgs};
+use super::{CommandError, exit_code};
 use crate::analysis::report::Report;
 use crate::analysis::verdict::Verdict;
+use crate::commands::run::{RunError, run};
+use crate::console;
 use crate::model::cohort::CohortKind;
+use crate::options::Options;
 use crate::progress::Display;
 use crate::report::digest::Ends;
-use crate::run::{RunError, run};
-use crate::scenario::{Options, Preset, Scenario, ScenarioError};
+use crate::report::json;
+use crate::scenario::{Preset, Scenario, ScenarioError};
+
+pub(super) const EXIT_CODES: &str = "\
+normal and graceful lose requests by design, so what counts is whether each preset loses what
+it is known to lose, and nothing else.
+
+Exit codes:
+  0  each preset did as is known of it
+  1  one did not
+  2  usage or scenario error
+  3  environment: no container engine, port taken, image missing, ...
+  4  inconclusive: a run could not have shown it, or the matrix was interrupted";
+
+pub(super) async fn execute(args: RunArgs, flags: &ArgMatches) -> Result<u8, CommandError> {
+    let (output, (options, command)) = (args.output, args.resolved("matrix", flags)?);
+    let scenarios = scenarios(&options, &Preset::ALL)?;
+    let runs = carry_out(&scenarios, &command, output.display(), &interrupt()).await?;
+    runs.iter().for_each(Ran::note_unwritten);
+    let is_written = runs.iter().all(|ran| ran.unwritten.is_none());
+    let (reports, directories): (Vec<_>, Vec<_>) =
+        runs.into_iter().map(|ran| (ran.report, ran.directory)).unzip();
+    let findings = judge(&reports);
+    reports.iter().for_each(publish);
+    match output.format {
+        Format::Json => console::print(&json::render_all(&reports))?,
+        Format::Text if output.quiet => {}
+        Format::Text => {
+            console::print(&format!("{}\n", table::render(&findings, style())))?;
+            for directory in directories {
+                console::print(&format!("report: {}\n", directory.display()))?;
+            }
+        }
+    }
+    Ok(match Known::of_all(&findings, scenarios.len()).verdict() {
+        Verdict::Fail => 1,
+        _ if !is_written => 3,
+        verdict => exit_code(verdict),
+    })
+}
 
 /// One preset's scenario for each preset; `options` say the rest.
 ///
@@ -47,14 +93,14 @@ pub async fn carry_out(
     command: &str,
     display: Display,
     interrupt: &CancellationToken,
-) -> Result<Vec<(Report, PathBuf)>, RunError> {
+) -> Result<Vec<Ran>, RunError> {
     let mut reports = Vec::with_capacity(scenarios.len());
     for scenario in scenarios {
         if interrupt.is_cancelled() {
             break;
         }
         if display != Display::Quiet {
-            eprintln!("{}", scenario.subject_name());
+            console::note(&scenario.subject_name());
         }
         reports.push(run(scenario, command, display, interrupt).await?);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::analysis::report::Report;
 use crate::analysis::summary::Counts;
 use crate::analysis::verdict::Verdict;
-use crate::matrix::{Finding, Known, known_of};
+use crate::commands::matrix::{Finding, Known, known_of};
 use crate::model::cohort::CohortKind;
 use crate::report::digest::Ends;
 use crate::report::terminal::{Style, painted, table};
@@ -82,7 +82,7 @@ fn shares(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::judge;
+    use crate::commands::matrix::judge;
     use crate::model::failure::FailureClass;
     use crate::model::phase::Phase;
     use crate::samples::report;

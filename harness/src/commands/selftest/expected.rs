@@ -133,9 +133,9 @@ pub(super) fn has_died(report: &Report) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::selftest::CASES;
+    use crate::commands::selftest::finding::describe;
     use crate::samples::report;
-    use crate::selftest::CASES;
-    use crate::selftest::finding::describe;
 
     fn seen(class: FailureClass) -> Report {
         report(&[(class, Phase::Draining)])

@@ -1,11 +1,14 @@
-//! Removes what an interrupted run left behind: containers that carry the run's label and processes that carry its mark,
+//! `hitless clean`: removes what an interrupted run left behind: containers that carry the run's label and processes that carry its mark,
 //! if their harness is gone.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::host::engine::Engine;
-use crate::host::engine::EngineError;
+use clap::Args;
+
+use super::CommandError;
+use crate::console;
+use crate::host::engine::{Engine, EngineError};
 use crate::host::owner::{Owner, owner};
 use crate::rollout::runtime::RuntimeError;
 use crate::rollout::runtime::process::mark::{Marked, find_marked};
@@ -14,9 +17,42 @@ use crate::rollout::runtime::process::mark::{Marked, find_marked};
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const MOST_LOOKS: u32 = 500;
 
+#[derive(Debug, Args)]
+pub(super) struct CleanArgs {
+    /// Also those of runs that go on, or may go on elsewhere.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn execute(args: &CleanArgs) -> Result<u8, CommandError> {
+    let cleaned = clean(args.all).await?;
+    for name in &cleaned.removed {
+        console::print(&format!("removed {name}\n"))?;
+    }
+    for name in &cleaned.in_use {
+        console::print(&format!("left {name}: its run goes on (--all removes it too)\n"))?;
+    }
+    for name in &cleaned.out_of_sight {
+        console::print(&format!(
+            "left {name}: its run is of another host or container (--all removes it too)\n"
+        ))?;
+    }
+    match &cleaned.no_engine {
+        None if cleaned.is_empty() => console::print("nothing is left of any run\n")?,
+        None => {}
+        Some(why) => {
+            if cleaned.is_empty() {
+                console::print("no process is left of any run\n")?;
+            }
+            console::note(&format!("warning: no container was looked for: {why}"));
+        }
+    }
+    Ok(0)
+}
+
 /// What a clean-up did.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Cleaned {
+struct Cleaned {
     /// Names of the removed containers, and the processes that were ended.
     pub removed: Vec<String>,
     /// Those whose run goes on.
@@ -30,7 +66,7 @@ pub struct Cleaned {
 impl Cleaned {
     /// Whether nothing of any run was found.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         [&self.removed, &self.in_use, &self.out_of_sight].into_iter().all(Vec::is_empty)
     }
 
@@ -50,7 +86,7 @@ impl Cleaned {
 ///
 /// # Errors
 /// The engine refuses to remove a container, or a process cannot be ended; the others are removed all the same.
-pub async fn clean(all: bool) -> Result<Cleaned, RuntimeError> {
+async fn clean(all: bool) -> Result<Cleaned, RuntimeError> {
     let mut cleaned = Cleaned::default();
     let ended = end_processes(&mut cleaned, all).await;
     let removed = match Engine::connect().await {

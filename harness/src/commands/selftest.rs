@@ -1,4 +1,4 @@
-//! Proves on this machine that the harness sees what it should: it runs the saboteurs, servers that misbehave in one
+//! `hitless selftest`: proves on this machine that the harness sees what it should: it runs the saboteurs, servers that misbehave in one
 //! known way, and checks that each is caught with the right class, and that servers that behave are called clean.
 //!
 //! A zero without a control proves nothing. The saboteurs are run like anybody's image, with nothing that our own server
@@ -6,24 +6,45 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use self::finding::describe;
-use crate::analysis::report::Report;
+use super::interrupt::interrupt;
+use super::output::{progress, style};
+use super::{CommandError, exit_code};
 use crate::artifacts::checkout::Artifact;
 use crate::artifacts::image::{self, ImageError};
+use crate::commands::run::{Ran, RunError, run};
+use crate::console;
 use crate::host::engine::{Engine, EngineError};
 use crate::progress::Display;
-use crate::run::{RunError, run};
 use crate::scenario::ScenarioError;
 
 mod case;
 mod expected;
 mod finding;
+pub mod table;
 
 pub use case::{CASES, Case, SABOTEUR_IMAGE};
 pub use expected::Expected;
 pub use finding::{Finding, Outcome};
+
+#[derive(Debug, Args)]
+pub(super) struct SelftestArgs {
+    /// Where the servers listen.
+    #[arg(long, default_value = "http://127.0.0.1:8080/")]
+    url: String,
+    /// Where the reports of the cases go.
+    #[arg(long, default_value = "hitless-report/selftest")]
+    report_dir: PathBuf,
+}
+
+pub(super) async fn execute(args: &SelftestArgs) -> Result<u8, CommandError> {
+    let findings = carry_out(&args.url, &args.report_dir, progress(), &interrupt()).await?;
+    console::print(&format!("{}\n", table::render(&findings, style())))?;
+    Ok(exit_code(Outcome::of_all(&findings).verdict()))
+}
 
 /// The self-test could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +86,7 @@ pub async fn carry_out(
             break;
         }
         if display != Display::Quiet {
-            eprintln!("{}/{}: {}", number + 1, CASES.len(), case.name);
+            console::note(&format!("{}/{}: {}", number + 1, CASES.len(), case.name));
         }
         let scenario = case.scenario(number, url, directory)?;
         let result = run(&scenario, "hitless selftest", Display::Quiet, interrupt).await;
@@ -74,10 +95,10 @@ pub async fn carry_out(
     Ok(findings)
 }
 
-fn judge(case: &'static Case, result: Result<(Report, PathBuf), RunError>) -> Result<Finding, SelftestError> {
+fn judge(case: &'static Case, result: Result<Ran, RunError>) -> Result<Finding, SelftestError> {
     let finding = |seen: String, outcome| Finding { case, seen, outcome };
     match result {
-        Ok((report, _)) => Ok(finding(describe(&report), case.expected.outcome(&report))),
+        Ok(Ran { report, .. }) => Ok(finding(describe(&report), case.expected.outcome(&report))),
         Err(error) if case.expected == Expected::NotReady && is_not_ready(&error) => {
             Ok(finding("not ready in time".to_owned(), Outcome::Right))
         }

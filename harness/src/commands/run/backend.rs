@@ -10,6 +10,7 @@ use super::RunError;
 use crate::artifacts::checkout::Artifact;
 use crate::artifacts::image::{self, Built};
 use crate::artifacts::program;
+use crate::console;
 use crate::experiment::{self, Experiment};
 use crate::host::engine::Engine;
 use crate::host::owner;
@@ -26,7 +27,7 @@ use crate::scenario::{Editions, Origin, Program, SERVER_IMAGE, Scenario, Subject
 
 /// Where the replicas of a run live, with all that it takes to start them.
 #[derive(Debug)]
-pub(super) enum Venue {
+pub(super) enum Backend {
     /// In containers that are made of these images.
     Docker { engine: Engine, images: Editions<String> },
     /// In the running containers of a Compose project.
@@ -35,7 +36,7 @@ pub(super) enum Venue {
     Process { commands: Editions<Vec<OsString>> },
 }
 
-impl Venue {
+impl Backend {
     /// Finds the engine, if there has to be one, and builds what has to be built.
     ///
     /// # Errors
@@ -122,7 +123,7 @@ impl Venue {
 async fn provide_image(engine: &Engine, display: Display) -> Result<(), RunError> {
     let built = image::ensure(engine, &Artifact::SERVER, SERVER_IMAGE).await?;
     if built == Built::Now && display != Display::Quiet {
-        eprintln!("built image {SERVER_IMAGE}");
+        console::note(&format!("built image {SERVER_IMAGE}"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The self-test as a table, at most 80 columns wide.
 
+use crate::commands::selftest::Finding;
 use crate::report::terminal::{Style, painted, table};
-use crate::selftest::Finding;
 
 /// The table: one case a row.
 #[must_use]
@@ -24,7 +24,7 @@ pub fn render(findings: &[Finding], style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::selftest::{CASES, Outcome};
+    use crate::commands::selftest::{CASES, Outcome};
 
     #[test]
     fn table_of_the_findings_keeps_its_80_columns_and_its_words_whole() {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Expected;
 use crate::model::failure::FailureClass;
-use crate::scenario::{Options, SERVER_IMAGE, Scenario, ScenarioError};
+use crate::options::Options;
+use crate::scenario::{SERVER_IMAGE, Scenario, ScenarioError};
 
 /// How long a saboteur serves on after the signal: what it has not read by then it loses, and a busy machine makes it slow.
 const LAME_DUCK: &str = "SABOTEUR_LAME_DUCK=800ms";

@@ -1,15 +1,42 @@
-//! Can this machine run it, and what will bite? Looks, and changes nothing.
+//! `hitless doctor`: can this machine run it, and what will bite? Looks, and changes nothing.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
+use clap::Args;
+
+use super::CommandError;
 use crate::artifacts::program::{self, ProgramError, Source};
+use crate::console;
 use crate::host::engine::Engine;
 use crate::host::limits;
 
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// The port that a run would use.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+}
+
+pub(super) async fn execute(args: &DoctorArgs) -> Result<u8, CommandError> {
+    let checks = examine(args.port).await;
+    for check in &checks {
+        let mark = match check.finding {
+            Finding::Fine => "ok  ",
+            Finding::Warning => "warn",
+            Finding::Problem => "FAIL",
+        };
+        console::print(&format!("{mark}  {:<17} {}\n", check.name, check.value))?;
+        if !check.remedy.is_empty() {
+            console::print(&format!("{:23} -> {}\n", "", check.remedy))?;
+        }
+    }
+    Ok(if checks.iter().any(|check| check.finding == Finding::Problem) { 3 } else { 0 })
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
+enum Finding {
     /// As it should be.
     Fine,
     /// A run is possible, but this will bite.
@@ -20,7 +47,7 @@ pub enum Finding {
 
 /// One line of the doctor's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+struct Check {
     /// What was looked at.
     pub name: &'static str,
     /// What was found.
@@ -56,7 +83,7 @@ const ENOUGH_FOR_ALL_PORTS: u64 = 2 * 65_536;
 const ENOUGH_TRACKED: u64 = 1000 * REMEMBERED_S;
 
 /// Looks at everything that a run depends on.
-pub async fn examine(port: u16) -> Vec<Check> {
+async fn examine(port: u16) -> Vec<Check> {
     let mut checks = engine().await;
     checks.push(processes(program::find()));
     checks.push(port_free(port));

@@ -1,33 +1,106 @@
-//! The main job: one scenario from validation to report. Puts the parts together and decides nothing.
+//! `hitless run`, the main job: one scenario from validation to report. Puts the parts together and decides nothing.
 
 use std::path::{Path, PathBuf};
 
+use clap::{ArgMatches, Args, FromArgMatches};
 use tokio_util::sync::CancellationToken;
 
+use super::interrupt::interrupt;
+use super::output::{OutputArgs, style};
+use super::{CommandError, exit_code};
 use crate::analysis::assemble::Context;
 use crate::analysis::report::{Report, SCHEMA_VERSION};
 use crate::analysis::summary::Summary;
-use crate::analysis::verdict::{Asked, judge};
+use crate::analysis::verdict::{Asked, Verdict, judge};
 use crate::artifacts::image::ImageError;
 use crate::artifacts::program::ProgramError;
+use crate::console;
 use crate::experiment::{Experiment, ExperimentError};
 use crate::host::engine::{Engine, EngineError};
 use crate::host::limits;
 use crate::model::clock::{Moment, WallOffset};
 use crate::model::environment::Environment;
 use crate::model::scenario_info::ScenarioInfo;
+use crate::options::Options;
 use crate::progress::{Display, Progress};
 use crate::record::events::line::Head;
 use crate::record::events::{EventLog, EventLogError};
 use crate::record::recorder::Recorder;
 use crate::report::files::{self, FilesError};
+use crate::report::terminal;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::{RuntimeError, compose};
-use crate::scenario::{Scenario, Server, Subject};
+use crate::scenario::{self, Scenario, Server, Subject};
 
-mod venue;
+mod backend;
 
-use venue::Venue;
+use crate::commands::run::backend::Backend;
+
+/// Every flag is also a field of the scenario file; flags win.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// A scenario file (TOML); its fields are named like the flags.
+    scenario: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+impl RunArgs {
+    /// The options of the file and the flags, with a seed; and the command that repeats the run, without its secrets.
+    pub(super) fn resolved(
+        self,
+        command: &str,
+        flags: &ArgMatches,
+    ) -> Result<(Options, String), CommandError> {
+        let mut options = match &self.scenario {
+            None => self.options.clone(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| CommandError::ScenarioFile(path.display().to_string(), error))?;
+                let mut options = Options::from_toml(&text)?;
+                // Only what the command line says; clap has checked it before.
+                let _ = options.update_from_arg_matches(flags);
+                options
+            }
+        };
+        let seed = *options.seed.get_or_insert_with(scenario::any_seed);
+        let said = Options { seed: Some(seed), ..self.options.redacted() };
+        let file = self.scenario.iter().map(|path| path.to_string_lossy().into_owned());
+        let words = ["hitless".to_owned(), command.to_owned()].into_iter().chain(file).chain(said.flags());
+        Ok((options, words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")))
+    }
+}
+
+pub(super) async fn execute(args: RunArgs, flags: &ArgMatches) -> Result<u8, CommandError> {
+    let (output, (options, command)) = (args.output, args.resolved("run", flags)?);
+    let mut scenario = Scenario::from_options(&options)?;
+    if server_of(&scenario).await? == Server::Anybodys {
+        scenario = Scenario::of_project(&options, Server::Anybodys)?;
+    }
+    let ran = run(&scenario, &command, output.display(), &interrupt()).await?;
+    ran.note_unwritten();
+    let Ran { report, directory, .. } = &ran;
+    output.tell(report, || {
+        let again = match report.verdict {
+            Verdict::Pass => String::new(),
+            Verdict::Fail | Verdict::Inconclusive => format!("again: {}\n", report.run.command),
+        };
+        format!("{}{again}report: {}\n", terminal::render(report, style()), directory.display())
+    })?;
+    Ok(ran.exit_code())
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_=./:,@+%".contains(character);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
 
 /// A run could not be carried out: exit code 3, if not said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +134,6 @@ pub enum RunError {
     /// The event log cannot be written.
     #[error(transparent)]
     EventLog(#[from] EventLogError),
-    /// The report cannot be written.
-    #[error(transparent)]
-    Files(#[from] FilesError),
 }
 
 /// Whose server a scenario is about. Of a Compose project only the engine knows.
@@ -81,6 +151,35 @@ pub async fn server_of(scenario: &Scenario) -> Result<Server, RunError> {
     }
 }
 
+/// A run that was carried out.
+#[derive(Debug)]
+pub struct Ran {
+    /// What was seen.
+    pub report: Report,
+    /// Where the report's files are.
+    pub directory: PathBuf,
+    /// Why some file of the report could not be written. It takes nothing away from the verdict.
+    pub unwritten: Option<FilesError>,
+}
+
+impl Ran {
+    /// The exit code: a broken budget comes before a file that could not be written, and that before a doubt.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self.report.verdict {
+            Verdict::Fail => 1,
+            _ if self.unwritten.is_some() => 3,
+            verdict => exit_code(verdict),
+        }
+    }
+
+    /// Says which file could not be written, if one could not.
+    pub(super) fn note_unwritten(&self) {
+        if let Some(error) = &self.unwritten {
+            console::note(&format!("error: {error}; choose another directory with --report-dir"));
+        }
+    }
+}
+
 /// Carries out a scenario and writes its report.
 ///
 /// # Errors
@@ -90,12 +189,12 @@ pub async fn run(
     command: &str,
     display: Display,
     interrupt: &CancellationToken,
-) -> Result<(Report, PathBuf), RunError> {
-    let venue = unless_interrupted(interrupt, Venue::prepare(scenario, display)).await??;
+) -> Result<Ran, RunError> {
+    let backend = unless_interrupted(interrupt, Backend::prepare(scenario, display)).await??;
     let environment = Environment {
         kernel: limits::kernel(),
         tcp_migrate_req: limits::tcp_migrate_req(),
-        engine: venue.engine().await?,
+        engine: backend.engine().await?,
         cpus: limits::cpus(),
     };
     let id = run_id();
@@ -121,20 +220,25 @@ pub async fn run(
         let restarts = (!is_project).then_some(scenario.replicas * scenario.rounds as usize);
         let _progress = Progress::show(display, recorder.live(), restarts);
         let outputs = OutputFiles::in_directory(&directory);
-        venue.carry_out(&id, scenario, recorder, outputs, interrupt).await?
+        backend.carry_out(&id, scenario, recorder, outputs, interrupt).await?
     };
     let scenario = &Scenario { replicas, ..scenario.clone() };
     let summary = Summary::of(&recording);
     let mut judgement =
         judge(&recording, &summary, &scenario.budgets, Asked { replicas, rounds: scenario.rounds });
+    if recording.is_log_broken {
+        console::note(
+            "warning: events.jsonl could not be written to its end; the report was made without it",
+        );
+    }
     for loose_end in loose_ends {
-        eprintln!("warning: {loose_end}");
+        console::note(&format!("warning: {loose_end}"));
         judgement.reasons.push(format!("when all was seen: {loose_end}"));
     }
     let context = Context { run: id, command: command.to_owned(), environment, started_unix_ms };
     let report = Report::assemble(&recording, summary, judgement, ScenarioInfo::of(scenario), context);
-    files::write(&report, &directory)?;
-    Ok((report, directory))
+    let unwritten = files::write(&report, &directory).err();
+    Ok(Ran { report, directory, unwritten })
 }
 
 /// Waits for something that takes minutes, and drops it when the interrupt comes.

@@ -60,6 +60,10 @@ pub struct CohortSummary {
     pub connections_opened: u64,
     /// Requests that the client's pool repeated on its own, and so hid; none where it cannot.
     pub replayed: Option<u64>,
+    /// Requests that were never written, since their kept connection was found closed; they went to another one. None where
+    /// the client cannot see it.
+    #[serde(default)]
+    pub unsent: Option<u64>,
     /// Connections that the server closed while they were idle; none where the client cannot see it.
     pub closed_idle: Option<u64>,
     /// Requests that were cut off by the end of the run, neither answered nor failed.
@@ -163,10 +167,10 @@ impl Summary {
         }
     }
 
-    /// Replays of one cohort, or of all that can see them; none if nobody can.
-    fn replayed(&self, scope: Option<&str>) -> Option<f64> {
-        let counts = self.cohorts.iter().filter(|cohort| scope.is_none_or(|name| cohort.name == name));
-        let seen: Vec<u64> = counts.filter_map(|cohort| cohort.replayed).collect();
+    /// What the clients of one cohort, or of all that can see it, counted; none if none of them can.
+    fn counted(&self, scope: Option<&str>, count: impl Fn(&CohortSummary) -> Option<u64>) -> Option<f64> {
+        let cohorts = self.cohorts.iter().filter(|cohort| scope.is_none_or(|name| cohort.name == name));
+        let seen: Vec<u64> = cohorts.filter_map(count).collect();
         (!seen.is_empty()).then(|| seen.iter().sum::<u64>() as f64)
     }
 
@@ -186,7 +190,8 @@ impl Summary {
             Metric::Requests => return Some(tally.requests as f64),
             Metric::Killed => return self.killed.map(|killed| killed as f64),
             _ if tally.requests == 0 => return None,
-            Metric::Replayed => return self.replayed(budget.scope.as_deref()),
+            Metric::Replayed => return self.counted(budget.scope.as_deref(), |cohort| cohort.replayed),
+            Metric::Unsent => return self.counted(budget.scope.as_deref(), |cohort| cohort.unsent),
             _ => {}
         }
         let milliseconds = |microseconds: u64| microseconds as f64 / 1e3;
@@ -200,9 +205,10 @@ impl Summary {
                 milliseconds(tally.latency.value_at_quantile(percent / 100.0))
             }
             Metric::Max if has_latency => milliseconds(tally.latency.max()),
-            Metric::Percentile(_) | Metric::Max | Metric::Requests | Metric::Replayed | Metric::Killed => {
-                return None;
-            }
+            Metric::Min if has_latency => milliseconds(tally.latency.min()),
+            Metric::Average if has_latency => tally.latency.mean() / 1e3,
+            Metric::Rate => tally.failures() as f64 / (tally.ok() + tally.failures()).max(1) as f64,
+            _ => return None,
         })
     }
 }
@@ -250,6 +256,7 @@ fn cohort(record: &CohortRecord, tally: &Tally) -> CohortSummary {
         service_time: latency(&record.service),
         connections_opened: record.totals.client.connections,
         replayed: record.totals.client.replayed,
+        unsent: record.totals.client.unsent,
         closed_idle: record.totals.client.closed_idle,
         abandoned: record.totals.sent.saturating_sub(tally.requests),
         waited: record.waited,
@@ -307,7 +314,12 @@ mod tests {
         let cohort = |name, sent| CohortRecord {
             totals: CohortTotals {
                 sent,
-                client: ClientTotals { connections: sent, replayed: Some(3), closed_idle: None },
+                client: ClientTotals {
+                    connections: sent,
+                    replayed: Some(3),
+                    unsent: None,
+                    closed_idle: None,
+                },
             },
             ..CohortRecord::new(name)
         };

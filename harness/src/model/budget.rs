@@ -51,40 +51,46 @@ pub enum Metric {
     Reset,
     /// Requests that the client's pool repeated on its own.
     Replayed,
+    /// Requests that were never written, since their kept connection was found closed.
+    Unsent,
+    /// The share of failed requests, from 0 to 1.
+    Rate,
     /// Restarts whose replica did not stop in time and was killed.
     Killed,
     /// A percentile of the latency, in milliseconds.
     Percentile(f64),
     /// The slowest answer, in milliseconds.
     Max,
+    /// The fastest answer, in milliseconds.
+    Min,
+    /// The mean latency, in milliseconds.
+    Average,
 }
 
 impl Metric {
     /// Whether the value is a latency, as opposed to a count.
     #[must_use]
     pub const fn is_latency(self) -> bool {
-        matches!(self, Self::Percentile(_) | Self::Max)
+        matches!(self, Self::Percentile(_) | Self::Max | Self::Min | Self::Average)
     }
 
     /// Whether failures of this class are among what is counted.
     #[must_use]
     pub const fn counts(self, class: FailureClass) -> bool {
         match self {
-            Self::Failed => class.is_servers(),
+            Self::Failed | Self::Rate => class.is_servers(),
             Self::Class(counted) => counted as u8 == class as u8,
             Self::Reset => {
                 matches!(class, FailureClass::ResetBeforeResponse | FailureClass::ResetMidResponse)
             }
-            Self::Requests | Self::Ok | Self::Replayed | Self::Killed | Self::Percentile(_) | Self::Max => {
-                false
-            }
+            _ => false,
         }
     }
 
     /// Whether failures are what is counted.
     #[must_use]
     pub const fn is_of_failures(self) -> bool {
-        matches!(self, Self::Failed | Self::Class(_) | Self::Reset)
+        matches!(self, Self::Failed | Self::Rate | Self::Class(_) | Self::Reset)
     }
 }
 
@@ -99,7 +105,8 @@ impl FailureCount {
     /// None if the budget is about something else, or wants failures rather than none.
     pub(crate) fn of(budget: &Budget) -> Option<Self> {
         let is_limit = matches!(budget.operator, Operator::Equal | Operator::Less | Operator::LessOrEqual);
-        (budget.metric.is_of_failures() && is_limit).then(|| Self { budget: budget.clone(), seen: 0 })
+        (budget.metric.is_of_failures() && budget.metric != Metric::Rate && is_limit)
+            .then(|| Self { budget: budget.clone(), seen: 0 })
     }
 
     /// Counts a failure, if it is one of those that the budget counts; says whether the budget is broken, whatever comes
@@ -169,7 +176,7 @@ pub enum BudgetError {
     NoOperator,
     /// The metric is unknown.
     #[error(
-        "`{0}` is no metric; there are failed, requests, ok, reset, replayed, killed, max, med, p(N) and the failure classes"
+        "`{0}` is no metric; there are failed, rate, requests, ok, reset, replayed, unsent, killed, avg, min, max, med, p(N) and the failure classes"
     )]
     UnknownMetric(String),
     /// The percentile is not in (0, 100].
@@ -215,8 +222,12 @@ fn parse_metric(text: &str) -> Result<Metric, BudgetError> {
         "ok" => Ok(Metric::Ok),
         "reset" => Ok(Metric::Reset),
         "replayed" => Ok(Metric::Replayed),
+        "unsent" => Ok(Metric::Unsent),
+        "rate" => Ok(Metric::Rate),
         "killed" => Ok(Metric::Killed),
         "max" => Ok(Metric::Max),
+        "min" => Ok(Metric::Min),
+        "avg" => Ok(Metric::Average),
         "med" => Ok(Metric::Percentile(50.0)),
         class => class.parse().map(Metric::Class).map_err(|_| BudgetError::UnknownMetric(class.to_owned())),
     }
@@ -229,6 +240,12 @@ fn parse_value(text: &str, metric: Metric) -> Result<f64, BudgetError> {
             .or_else(|| humantime::parse_duration(text).ok().map(crate::model::clock::milliseconds))
             .or_else(|| fractional_duration(text))
             .ok_or_else(|| BudgetError::BadValue(text.to_owned(), "duration; write for example 250ms"))
+    } else if metric == Metric::Rate {
+        let percent = text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
+        let share = percent.map_or(number, |percent| Some(percent / 100.0));
+        share
+            .filter(|share| (0.0..=1.0).contains(share))
+            .ok_or_else(|| BudgetError::BadValue(text.to_owned(), "share; write for example 0.1% or 0.001"))
     } else {
         number.ok_or_else(|| BudgetError::BadValue(text.to_owned(), "number"))
     }

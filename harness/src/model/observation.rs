@@ -99,6 +99,10 @@ pub struct ClientTotals {
     pub connections: u64,
     /// Requests that the client's pool repeated on its own; none where nothing can be repeated.
     pub replayed: Option<u64>,
+    /// Requests whose kept connection was found closed before a byte of them was written: they went to another connection,
+    /// as every client sends them. None where the client cannot see it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unsent: Option<u64>,
     /// Connections that the server closed while they were idle; none where the client cannot see it.
     pub closed_idle: Option<u64>,
 }

@@ -1,9 +1,9 @@
 //! A report in one sentence, and what to do about it. Every sink that speaks to people begins with these.
 
-use crate::analysis::report::Report;
+use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::verdict::{BudgetResult, Verdict};
 use crate::model::failed_request::FailedRequest;
-use crate::model::failure::FailureClass;
+use crate::model::failure::{self, FailureClass};
 use crate::report::digest::{classes, seen};
 use crate::report::text::{clipped, count, counted, rounded};
 
@@ -77,8 +77,12 @@ fn and(parts: &[String]) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
     Killed,
+    KilledWithoutLoss,
+    DiedOfSignal,
+    KilledByOthers,
     NobodyListened,
     QueueReset,
+    Reset,
     IdleClosed,
     CutInFlight,
     TooSlow,
@@ -95,6 +99,9 @@ impl Cause {
         let is_long = failure.cohort.is_long();
         match failure.class {
             FailureClass::EmptyReply | FailureClass::ResetBeforeResponse if is_reused => Self::IdleClosed,
+            FailureClass::ResetBeforeResponse if failure.cause == Some(failure::Cause::AcceptQueue) => {
+                Self::QueueReset
+            }
             FailureClass::ResetBeforeResponse if is_long => Self::CutInFlight,
             class => Self::of_class(class),
         }
@@ -103,7 +110,7 @@ impl Cause {
     const fn of_class(class: FailureClass) -> Self {
         match class {
             FailureClass::Refused => Self::NobodyListened,
-            FailureClass::ResetBeforeResponse => Self::QueueReset,
+            FailureClass::ResetBeforeResponse => Self::Reset,
             FailureClass::EmptyReply | FailureClass::ResetMidResponse | FailureClass::Truncated => {
                 Self::CutInFlight
             }
@@ -118,8 +125,21 @@ impl Cause {
     const fn remedy(self, replicas: usize) -> &'static str {
         match self {
             Self::Killed => {
-                "A replica did not stop in time and was killed with requests in flight. Make its drain shorter, or \
-                 the stop timeout longer than its slowest request."
+                "A replica did not end within its stop timeout and was killed, and requests were lost. Either it ignores \
+                 SIGTERM: handle it, and if a shell starts the server, start it with `exec`, so that the signal reaches it. \
+                 Or its drain takes longer: make the stop timeout longer than the slowest request."
+            }
+            Self::KilledWithoutLoss => {
+                "A replica did not end within its stop timeout and was killed; no request was lost by it. Under load that it \
+                 has not finished, one would be: handle SIGTERM, or make the stop timeout longer."
+            }
+            Self::DiedOfSignal => {
+                "A replica ended with exit code 143: SIGTERM ended it, and it did not handle the signal. Handle SIGTERM: stop \
+                 accepting, finish what is in flight, then exit."
+            }
+            Self::KilledByOthers => {
+                "A replica ended with exit code 137, and hitless did not kill it: it was killed by the kernel, for example for \
+                 want of memory, or by its engine after the container's own stop timeout."
             }
             Self::NobodyListened if replicas < 2 => {
                 "Nobody listened while the only replica was away. Run at least two on the port (SO_REUSEPORT, or a \
@@ -134,6 +154,11 @@ impl Cause {
                  Hand the listening socket to a sibling, or accept until the queue is empty and then close; \
                  net.ipv4.tcp_migrate_req=1 on the host moves most of them."
             }
+            Self::Reset => {
+                "Connections were reset before an answer, and nothing tells whether the server had accepted them. If its process \
+                 ended at that moment, it must finish what is in flight and close its listener only then; a process that ends \
+                 with unread requests resets them."
+            }
             Self::IdleClosed => {
                 "Kept connections were closed while a client was sending its next request on them. While draining, \
                  keep them open and answer with \"Connection: close\" (HTTP/2: GOAWAY) for a while before closing. \
@@ -141,7 +166,7 @@ impl Cause {
             }
             Self::CutInFlight => {
                 "Requests that were being answered were cut off. The process must end when its drain ends, not when \
-                 its listener closes, and it needs a handler for SIGTERM that waits for what is in flight."
+                 its listener closes: wait for what is in flight."
             }
             Self::TooSlow => {
                 "Requests got no answer in time. Look at the latencies around the restarts: too few replicas for the \
@@ -163,6 +188,16 @@ impl Cause {
     }
 }
 
+type IsIt = fn(&RestartSummary) -> bool;
+
+/// What the ends of the replicas show by themselves.
+const CAUSES_OF_ENDS: [(Cause, IsIt); 4] = [
+    (Cause::Killed, |one| one.restart.killed && one.counts.failed > 0),
+    (Cause::KilledWithoutLoss, |one| one.restart.killed && one.counts.failed == 0),
+    (Cause::DiedOfSignal, |one| one.restart.exit_code == Some(143) && one.counts.failed > 0),
+    (Cause::KilledByOthers, |one| one.restart.exit_code == Some(137) && !one.restart.killed),
+];
+
 /// What to do next, the most frequent cause first; one sentence or two each.
 #[must_use]
 pub fn advice(report: &Report) -> Vec<String> {
@@ -172,8 +207,12 @@ pub fn advice(report: &Report) -> Vec<String> {
         Some((_, count)) => *count += times,
         None => causes.push((cause, times)),
     };
-    if report.restarts.iter().any(|restart| restart.restart.killed) {
-        blame(Cause::Killed, f64::INFINITY);
+    let ends = CAUSES_OF_ENDS.iter().filter(|(_, is_it)| report.restarts.iter().any(is_it));
+    let ends: Vec<Cause> = ends.map(|(cause, _)| *cause).collect();
+    for cause in &ends {
+        if *cause != Cause::KilledWithoutLoss || !ends.contains(&Cause::Killed) {
+            blame(*cause, f64::INFINITY);
+        }
     }
     for (class, failed) in &report.totals.by_class {
         // Only the first failures are kept: they stand for all of their class.

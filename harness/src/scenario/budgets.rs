@@ -2,7 +2,7 @@
 
 use super::{Change, ScenarioError};
 use crate::model::budget::{Budget, Metric};
-use crate::model::cohort::CohortPlan;
+use crate::model::cohort::{CohortKind, CohortPlan};
 use crate::model::phase::Phase;
 
 /// The budgets that `texts` say, all of them over what a run of these cohorts and this change can have.
@@ -38,10 +38,13 @@ fn check_scope(budget: &Budget, cohorts: &[CohortPlan], change: &Change) -> Resu
                     .to_owned())
             };
         }
+        Metric::Unsent if !cohorts.iter().filter(in_scope).any(|plan| plan.kind == CohortKind::Strict) => {
+            return Err("unsent requests are counted for strict only, and it is not meant here".to_owned());
+        }
         Metric::Killed if scope.is_some() => {
             return Err("restarts are no cohort's and no phase's; write 'killed==0'".to_owned());
         }
-        Metric::Killed => return Ok(()),
+        Metric::Killed | Metric::Unsent => return Ok(()),
         _ => {}
     }
     let is_cohort = scope.is_some_and(|scope| cohorts.iter().any(|plan| plan.kind.name() == scope));
@@ -87,6 +90,7 @@ mod tests {
             ("replayed==0", None, "fresh,slow", "replays are counted for"),
             ("steady.replayed==0", None, "pooled", "replays are counted for"),
             ("fresh.killed==0", None, "fresh", "restarts are no cohort's"),
+            ("unsent==0", None, "pooled", "unsent requests are counted for strict only"),
             ("max<1s", None, "slow", "latencies of cohorts that are slow on purpose"),
             ("gap.p(99)<1s", None, "slow,upload", "latencies of cohorts that are slow on purpose"),
         ];
@@ -100,6 +104,8 @@ mod tests {
             ("overlap.failed==0", Some(Order::StartFirst), "fresh"),
             ("replayed==0", None, "fresh,pooled"),
             ("killed==0", None, "fresh"),
+            ("unsent==0", None, "fresh,strict"),
+            ("draining.rate<0.1%", None, "fresh"),
             ("slow.max<4s", None, "slow"),
             ("max<1s", None, "slow,fresh"),
         ];

@@ -3,6 +3,7 @@
 
 use hitless::analysis::report::Report;
 use hitless::analysis::verdict::Verdict;
+use hitless::model::failure::FailureClass;
 use hitless::report::annotations;
 use hitless::report::headline::{advice, sentence};
 
@@ -43,6 +44,45 @@ fn causes_are_ranked_by_all_failures_and_not_by_those_that_were_kept() {
     assert!(advice(&report)[0].starts_with("Requests that were being answered"), "{:?}", advice(&report));
     report.failures.clear();
     assert!(advice(&report)[0].starts_with("Requests that were being answered"), "{:?}", advice(&report));
+}
+
+#[test]
+fn advice_comes_from_how_the_replicas_ended() {
+    use hitless::model::failure::FailureClass::{EmptyReply, ResetBeforeResponse};
+    let first = |lost: &[FailureClass], code: i64, killed: bool| {
+        let mut report = report(&["failed<1000"], Run { lost: lost.to_vec(), ..Run::clean() });
+        for restart in &mut report.restarts {
+            (restart.restart.exit_code, restart.restart.killed) = (Some(code), killed);
+        }
+        advice(&report)[0].clone()
+    };
+    let lost = [EmptyReply];
+    for (told, code, killed, lost) in [
+        ("A replica ended with exit code 143: SIGTERM ended it", 143, false, &lost[..]),
+        ("A replica ended with exit code 137, and hitless did not kill it", 137, false, &lost),
+        (
+            "A replica did not end within its stop timeout and was killed, and requests were lost",
+            137,
+            true,
+            &lost,
+        ),
+        ("A replica did not end within its stop timeout and was killed; no request was lost", 137, true, &[]),
+        ("Requests that were being answered were cut off", 0, false, &lost),
+        ("Connections were reset before an answer, and nothing tells", 0, false, &[ResetBeforeResponse]),
+        ("Nothing to do", 143, false, &[]),
+    ] {
+        let advice = first(lost, code, killed);
+        assert!(advice.starts_with(told), "{code} {killed}: {advice}");
+    }
+    let mut queue = report(&["failed==0"], Run { lost: vec![ResetBeforeResponse], ..Run::clean() });
+    for failure in &mut queue.failures {
+        failure.cause = Some(hitless::model::failure::Cause::AcceptQueue);
+    }
+    assert!(
+        advice(&queue)[0].starts_with("Connections that the kernel had accepted"),
+        "{:?}",
+        advice(&queue)
+    );
 }
 
 /// The lines of a level that contain a text.

@@ -11,8 +11,8 @@ use crate::model::phase::Phase;
 use crate::model::restart::Restart;
 use crate::record::recording::{CohortRecord, Recording};
 
-/// A restart under fewer requests than this shows nothing.
-const LEAST_PER_RESTART: u64 = 5;
+/// Restarts that saw fewer requests than this together show nothing.
+const LEAST_IN_RESTARTS: u64 = 20;
 /// A phase in which fewer requests than this were due says nothing of the generator.
 const LEAST_DUE: u64 = 10;
 /// A phase that is shorter than this in all its occurrences need not see a request.
@@ -27,10 +27,10 @@ pub(super) fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked
     if done < restarts_asked && recording.cut_short != Some(CutShort::FailureFound) {
         reasons.push(format!("only {done} of {restarts_asked} restarts were completed"));
     }
-    let thin = recording.restarts.iter().filter(|restart| restart.tally.requests < LEAST_PER_RESTART).count();
-    if thin > 0 {
+    let seen = requests_in_restarts(recording);
+    if !recording.restarts.is_empty() && seen < LEAST_IN_RESTARTS {
         reasons.push(format!(
-            "{thin} of {} restarts saw fewer than {LEAST_PER_RESTART} requests; raise --rate",
+            "the {} restarts saw {seen} requests together, fewer than {LEAST_IN_RESTARTS}; raise --rate or --rounds",
             recording.restarts.len()
         ));
     }
@@ -66,6 +66,13 @@ pub(super) fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked
         }
     }
     reasons
+}
+
+/// How many requests were under way in some restart, or ended in one where it is not known what was under way.
+fn requests_in_restarts(recording: &Recording) -> u64 {
+    let under_way: u64 = recording.cohorts.iter().map(|cohort| cohort.in_restarts).sum();
+    let ended: u64 = recording.restarts.iter().map(|restart| restart.tally.requests).sum();
+    under_way.max(ended)
 }
 
 /// How many restarts of several replicas, or replacements, never left another replica ready beside the one that was
@@ -139,7 +146,10 @@ mod tests {
                 run.cut_short = Some(CutShort::RolloutFailed { error: "a died".into() });
             }),
             ("restarts were completed", |run| run.restarts[0].answered = None),
-            ("saw fewer than", |run| run.restarts[0].tally = Tally::new(2)),
+            ("the 1 restarts saw 19 requests together, fewer than 20", |run| {
+                run.restarts[0].tally = Tally::new(2);
+                run.cohorts[0].in_restarts = 19;
+            }),
             ("of 100 requests that were due in phase draining it sent 49", |run| {
                 run.cohorts[0].coverage[1].sent = 49;
             }),
@@ -161,6 +171,14 @@ mod tests {
             assert_eq!(judgement.verdict, Verdict::Inconclusive, "{expected}");
             assert!(judgement.reasons[0].contains(expected), "{:?}", judgement.reasons);
         }
+    }
+
+    #[test]
+    fn short_restarts_that_saw_enough_requests_together_hide_no_failure() {
+        let mut recording = recording();
+        recording.restarts[0].tally = Tally::new(2);
+        recording.cohorts[0].in_restarts = 20;
+        assert_eq!(verdict(&recording, "failed==0").verdict, Verdict::Pass);
     }
 
     #[test]

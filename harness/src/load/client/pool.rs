@@ -126,6 +126,7 @@ impl PoolClient {
         ClientTotals {
             connections: self.recipe.connections.load(Ordering::Relaxed),
             replayed: self.keeps_connections().then(|| self.replayed.load(Ordering::Relaxed)),
+            unsent: None,
             closed_idle: None,
         }
     }
@@ -333,7 +334,7 @@ mod tests {
         for turn in 0..40 {
             assert_eq!(client.request(0, turn).await.outcome, Outcome::Answered);
         }
-        assert_eq!(client.totals(), ClientTotals { connections: 40, replayed: None, closed_idle: None });
+        assert_eq!(client.totals(), ClientTotals { connections: 40, ..ClientTotals::default() });
     }
 
     /// Answers each connection's requests up to the one of that number, which it reads and drops.

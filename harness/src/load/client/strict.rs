@@ -52,6 +52,7 @@ pub(crate) struct StrictClient {
     opened: AtomicU64,
     alive: Arc<AtomicU64>,
     closed_idle: AtomicU64,
+    unsent: AtomicU64,
     fresh_connections: FreshConnectionRequests,
     names: Names,
 }
@@ -115,6 +116,7 @@ impl StrictClient {
             opened: AtomicU64::new(0),
             alive: Arc::default(),
             closed_idle: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
             fresh_connections,
             names: Names::default(),
         }
@@ -124,20 +126,32 @@ impl StrictClient {
         ClientTotals {
             connections: self.opened.load(Ordering::Relaxed),
             replayed: Some(0),
+            unsent: Some(self.unsent.load(Ordering::Relaxed)),
             closed_idle: Some(self.closed_idle.load(Ordering::Relaxed)),
         }
     }
 
     pub(crate) async fn request(&self, token: u64) -> Answer {
         let deadline = tokio::time::Instant::now() + self.timeout;
+        loop {
+            if let Some(answer) = self.request_once(token, deadline).await {
+                return answer;
+            }
+            self.unsent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends a request; nothing if its kept connection was found closed before a byte of it was written. Then the server
+    /// has not lost it: it goes to another connection, and is counted.
+    async fn request_once(&self, token: u64, deadline: tokio::time::Instant) -> Option<Answer> {
         let late = |class| {
             let detail = format!("nothing within {}", humantime::format_duration(self.timeout));
             Outcome::failed(Failure::new(class, detail))
         };
         let mut connection = match tokio::time::timeout_at(deadline, self.connection()).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(failure)) => return Answer::without_connection(Outcome::failed(failure)),
-            Err(_) => return Answer::without_connection(late(FailureClass::ConnectTimeout)),
+            Ok(Err(failure)) => return Some(Answer::without_connection(Outcome::failed(failure))),
+            Err(_) => return Some(Answer::without_connection(late(FailureClass::ConnectTimeout))),
         };
         connection.requests += 1;
         let (sent, received) = connection.traffic.counts();
@@ -151,10 +165,13 @@ impl StrictClient {
             sent: Some(sent_now - sent),
             received: Some(received_now - received),
         };
+        if is_unsent(&outcome, used) {
+            return None;
+        }
         if outcome == Outcome::Answered && !is_last {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
         }
-        Answer { outcome, replica, connection: Some(used) }
+        Some(Answer { outcome, replica, connection: Some(used) })
     }
 
     async fn connection(&self) -> Result<Connection, Failure> {
@@ -270,6 +287,16 @@ impl StrictClient {
         }
         (check.finish().unless(swapped), replica)
     }
+}
+
+/// Whether a request was never written to its kept connection, because the server had closed or reset that before. A new
+/// connection that is closed at once has lost its request: curl writes into it and gets no reply.
+fn is_unsent(outcome: &Outcome, used: ConnectionUse) -> bool {
+    let Outcome::Failed(failure) = outcome else { return false };
+    used.is_kept()
+        && used.sent == Some(0)
+        && used.received == Some(0)
+        && matches!(failure.class, FailureClass::EmptyReply | FailureClass::ResetBeforeResponse)
 }
 
 /// Whether a connection ended because the server sent what is no answer to anything, rather than by closing or
@@ -437,6 +464,43 @@ mod tests {
         let failure = classify_hyper(&error, Stage::Head, Some(0));
         assert_eq!(failure.class, FailureClass::EmptyReply, "{}", failure.detail);
         assert!(failure.detail.starts_with("never written: "), "{}", failure.detail);
+    }
+
+    #[test]
+    fn request_is_unsent_only_if_a_kept_connection_took_no_byte_of_it() {
+        let used = |nth, sent| ConnectionUse { nth: Some(nth), sent: Some(sent), received: Some(0) };
+        let failed = |class| Outcome::failed(Failure::new(class, ""));
+        let empty = failed(FailureClass::EmptyReply);
+        assert!(is_unsent(&empty, used(2, 0)));
+        assert!(is_unsent(&failed(FailureClass::ResetBeforeResponse), used(7, 0)));
+        assert!(!is_unsent(&empty, used(2, 78)), "it was written");
+        assert!(!is_unsent(&empty, used(1, 0)), "a new connection was closed at once");
+        assert!(!is_unsent(&failed(FailureClass::Timeout), used(2, 0)));
+        assert!(!is_unsent(&Outcome::Answered, used(2, 0)));
+    }
+
+    #[tokio::test]
+    async fn request_whose_kept_connection_goes_away_before_it_is_written_is_unsent() {
+        let (address, _servers) = answers_once().await;
+        let client = client(address);
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let (mut sender, connection) = handshake::<_, Empty<Bytes>>(TokioIo::new(ours)).await.unwrap();
+        let serving = tokio::spawn(connection);
+        sender.ready().await.unwrap();
+        // Between the question whether it is there and the request.
+        serving.abort();
+        let _ = serving.await;
+        let mut gone = Connection {
+            sender,
+            traffic: Arc::default(),
+            breach: Arc::default(),
+            requests: 4,
+            _alive: Alive::new(&client.alive),
+        };
+        let (outcome, _) = client.ask(&mut gone, 0, false).await;
+        let (sent, received) = gone.traffic.counts();
+        let used = ConnectionUse { nth: Some(gone.requests), sent: Some(sent), received: Some(received) };
+        assert!(is_unsent(&outcome, used), "{outcome:?}");
     }
 
     #[tokio::test]

@@ -51,6 +51,7 @@ pub(super) fn cohorts(report: &Report) -> Markup {
                 (latency_heads())
                 th.n title="Connections that were established." { "connections" }
                 th.n title="Requests that the client's pool repeated on its own, and so hid." { "replayed" }
+                th.n title="Requests that were never written, since their kept connection was found closed; they went to another one." { "unsent" }
                 th.n title="Connections that the server closed while they were idle." { "closed idle" }
                 th.n title="How late the generator was, 99th percentile." { "lateness" }
                 th.n title="With 95 % confidence, fewer requests of a million fail." { "95 % bound" }
@@ -65,6 +66,7 @@ pub(super) fn cohorts(report: &Report) -> Markup {
                         (latency(&cohort.latency))
                         td.n data-name="connections" { (number("connections_opened", cohort.connections_opened)) }
                         td.n data-name="replayed" { (known("replayed", cohort.replayed)) }
+                        td.n data-name="unsent" { (known("unsent", cohort.unsent)) }
                         td.n data-name="closed idle" { (known("closed_idle", cohort.closed_idle)) }
                         td.n data-name="lateness" { (told("lateness_p99_ms", &short_ms(cohort.lateness_p99_ms))) }
                         td.n data-name="95 % bound" { (told("upper_bound_per_million", &bound(cohort.upper_bound_per_million))) }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hitless::analysis::report::Report;
 use hitless::record::replay::replay;
-use hitless::report::{html, json, junit, markdown, openmetrics};
+use hitless::report::{html, json, junit, markdown, metrics};
 use hitless::stored_report::report_of;
 
 #[path = "../tests/report/runs.rs"]
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         ("report.html", html::render),
         ("junit.xml", junit::render),
         ("summary.md", markdown::render),
-        ("metrics.txt", openmetrics::render),
+        ("metrics.txt", metrics::render),
         ("report.json", json::render),
     ];
     let mut together = Duration::ZERO;

@@ -51,7 +51,7 @@ pub struct Options {
     /// A service of the Compose file; may be repeated [default: all that run].
     #[arg(long, value_name = "NAME", help_heading = "What is tested")]
     pub service: Vec<String>,
-    /// How many replicas [default: 1 for normal and graceful, otherwise 2].
+    /// How many replicas [default: 2 for handover and reuseport, otherwise 1].
     #[arg(long, value_name = "N", help_heading = "The rollout")]
     pub replicas: Option<usize>,
     /// Replace each replica by one of this image, or where they are processes by this program with its arguments, instead

@@ -8,6 +8,6 @@ pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
-pub mod openmetrics;
+pub mod metrics;
 pub mod terminal;
 pub mod text;

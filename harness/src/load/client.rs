@@ -22,6 +22,9 @@ use crate::model::observation::{ClientTotals, Outcome};
 /// The header in which a replica gives its name.
 pub(crate) const REPLICA_HEADER: &str = "x-replica";
 
+/// How many header lines an answer may have.
+pub(crate) const MOST_HEADERS: usize = 1000;
+
 /// A cohort's client.
 #[derive(Debug)]
 pub(crate) enum Client {

@@ -6,7 +6,7 @@ use crate::model::expectation::{Expectation, ExpectedBody, pattern};
 use crate::model::failure::{Failure, FailureClass};
 use crate::model::observation::Outcome;
 
-/// Bodies are read to their end, up to this size: what is longer is not what was expected.
+/// Bodies of which something is expected are read up to this size: what is longer is something else.
 pub(crate) const MAX_BODY: u64 = 16 << 20;
 /// How much of an unexpected body a report shows.
 const SHOWN_BODY: usize = 120;
@@ -48,7 +48,7 @@ impl<'a> Check<'a> {
     pub(crate) fn take(&mut self, chunk: &[u8]) -> Result<(), Failure> {
         let start = self.length;
         self.length += chunk.len() as u64;
-        if self.length > MAX_BODY {
+        if self.length > MAX_BODY && self.expectation.body != ExpectedBody::Any {
             let detail = format!("the body is longer than {MAX_BODY} bytes");
             return Err(Failure::new(FailureClass::WrongBody, detail));
         }
@@ -126,6 +126,19 @@ mod tests {
         assert_eq!(judged(hello(), 200, &[b"HELLO"]), Some(FailureClass::WrongBody));
         assert_eq!(judged(hello(), 503, &[b"hello"]), Some(FailureClass::HttpError));
         assert_eq!(judged(ExpectedBody::Any, 200, &[b"anything"]), None);
+    }
+
+    #[test]
+    fn body_of_which_nothing_is_expected_may_be_of_any_length() {
+        let chunk = vec![0; 1 << 20];
+        let taken = |body| {
+            let expectation = Expectation { status: 200, body };
+            let mut check = Check::new(&expectation, 200);
+            let mut chunks = (0..=MAX_BODY >> 20).map(|_| check.take(&chunk));
+            chunks.all(|taken| taken.is_ok())
+        };
+        assert!(taken(ExpectedBody::Any));
+        assert!(!taken(ExpectedBody::Text("hello".into())));
     }
 
     #[test]

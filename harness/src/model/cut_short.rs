@@ -38,7 +38,14 @@ pub enum CutShort {
 /// "a ended on its own with exit code 3; it last said: out of memory".
 pub(crate) fn death(replica: &str, code: Option<i64>, last_words: &str) -> String {
     let code = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
-    format!("replica {replica} ended on its own{code}{last_words}")
+    // What servers of every language print of EADDRINUSE (bind(2)).
+    let is_in_use = ["EADDRINUSE", "ddress already in use", "ddress in use"];
+    let hint = if is_in_use.iter().any(|text| last_words.contains(text)) {
+        "; its port is taken: a server without SO_REUSEPORT cannot share it, so use --replicas 1"
+    } else {
+        ""
+    };
+    format!("replica {replica} ended on its own{code}{last_words}{hint}")
 }
 
 impl fmt::Display for CutShort {
@@ -60,6 +67,13 @@ impl fmt::Display for CutShort {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn port_that_is_taken_is_told_with_what_to_do() {
+        let told = death("b", Some(1), "; it last said: bind: Address already in use (os error 98)");
+        assert!(told.contains("--replicas 1") && told.contains("SO_REUSEPORT"), "{told}");
+        assert!(!death("b", Some(1), "; it last said: no").contains("--replicas"));
+    }
 
     #[test]
     fn reason_comes_back_from_json_and_an_old_sentence_stays_one() {

@@ -51,6 +51,15 @@ impl FailureClass {
         Self::Other,
     ];
 
+    /// Whether a connection that was there broke under the request.
+    #[must_use]
+    pub const fn is_cut(self) -> bool {
+        matches!(
+            self,
+            Self::ResetBeforeResponse | Self::ResetMidResponse | Self::EmptyReply | Self::Truncated
+        )
+    }
+
     /// The name used in budgets and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -119,6 +119,14 @@ impl Phases {
         later.into_iter().find(|span| span.phase.is_restart()).map(|span| span.from)
     }
 
+    /// The first moment after `from`, and at `to` at the latest, at which a replica that was told to stop had ended.
+    #[must_use]
+    pub fn first_end_of_draining(&self, from: RunTime, to: RunTime) -> Option<RunTime> {
+        let first = self.spans.partition_point(|span| span.from <= from).saturating_sub(1);
+        let mut pairs = self.spans[first..].windows(2).take_while(|pair| pair[1].from <= to);
+        pairs.find(|pair| pair[0].phase == Phase::Draining && pair[1].from > from).map(|pair| pair[1].from)
+    }
+
     /// How long the run was in `phase` between two moments.
     #[must_use]
     pub fn time_in(&self, phase: Phase, from: RunTime, to: RunTime) -> Duration {
@@ -196,6 +204,24 @@ mod tests {
         assert_eq!(phases.first_in_restart(at(12), at(12)), Some(at(12)));
         assert_eq!(phases.first_in_restart(at(21), at(99)), Some(at(30)));
         assert_eq!(phases.first_in_restart(at(21), at(29)), None);
+    }
+
+    #[test]
+    fn end_of_a_drain_is_found_between_two_moments() {
+        let mut phases = Phases::new();
+        assert_eq!(phases.first_end_of_draining(at(0), at(99)), None);
+        phases.follow(0, vec![(at(10), Phase::Draining), (at(20), Phase::Gap), (at(30), Phase::Steady)]);
+        phases.follow(1, vec![(at(40), Phase::Draining), (at(50), Phase::Gap)]);
+        for (from, to, end) in [
+            (0, 19, None),
+            (0, 20, Some(20)),
+            (15, 99, Some(20)),
+            (20, 49, None),
+            (20, 99, Some(50)),
+            (50, 99, None),
+        ] {
+            assert_eq!(phases.first_end_of_draining(at(from), at(to)), end.map(at), "{from} to {to}");
+        }
     }
 
     #[test]

@@ -62,6 +62,11 @@ fn moment_of(observation: &Observation, delay: Duration, phases: &Phases) -> Run
         FailureClass::ConnectTimeout => started,
         FailureClass::Timeout => phases.first_in_restart(started, started.plus(delay)).unwrap_or(started),
         FailureClass::Refused if !phases.at(observation.finished).0.is_restart() => started,
+        // A process that ends takes its connections with it at that moment, whenever their clients notice: what was asked
+        // before was cut then, and by the drain that ended, not by the process that came next.
+        class if class.is_cut() => phases
+            .first_end_of_draining(started, observation.finished)
+            .map_or(observation.finished, |ended| ended.minus(Duration::from_nanos(1))),
         _ => observation.finished,
     }
 }
@@ -196,6 +201,26 @@ mod tests {
         assert_eq!(spot(FailureClass::Timeout, 500, 6500, second), (Phase::Gap, Some(1)));
         assert_eq!(spot(FailureClass::Timeout, 500, 6500, NONE), (Phase::Steady, None));
         assert_eq!(spot(FailureClass::ConnectTimeout, 500, 6500, second), (Phase::Steady, None));
+    }
+
+    #[test]
+    fn request_that_a_dying_process_cut_is_the_drains_whenever_its_client_notices() {
+        let mut phases = Phases::new();
+        for (from, phase) in
+            [(10, Phase::Draining), (20, Phase::Gap), (22, Phase::Starting), (24, Phase::Steady)]
+        {
+            phases.enter(at(from), phase, phase.is_restart().then_some(0));
+        }
+        let spot = |class, started, finished| {
+            Placement::of(&observed(class, started, finished), NONE, &phases).spot.0
+        };
+        for class in [FailureClass::ResetBeforeResponse, FailureClass::EmptyReply, FailureClass::Truncated] {
+            assert_eq!(spot(class, 5, 21), Phase::Draining);
+            assert_eq!(spot(class, 15, 23), Phase::Draining, "noticed while the next process starts");
+            assert_eq!(spot(class, 15, 30), Phase::Draining, "noticed when all is steady");
+            assert_eq!(spot(class, 21, 23), Phase::Starting, "asked after the old process had ended");
+        }
+        assert_eq!(spot(FailureClass::HttpError, 15, 23), Phase::Starting, "somebody has answered");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::analysis::report::Report;
-use crate::report::{html, json, junit, markdown, openmetrics};
+use crate::report::{html, json, junit, markdown, metrics};
 
 /// A file of a report cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ const FILES: [&str; 5] = ["report.html", "junit.xml", "summary.md", "metrics.txt
 /// # Errors
 /// The first file that cannot be written.
 pub fn write(report: &Report, directory: &Path) -> Result<(), FilesError> {
-    let texts = [html::render, junit::render, markdown::render, openmetrics::render, json::render];
+    let texts = [html::render, junit::render, markdown::render, metrics::render, json::render];
     let mut written = Ok(());
     for (name, render) in FILES.into_iter().zip(texts) {
         written = written.and(replace(directory, name, &render(report)));

@@ -129,7 +129,8 @@ impl Subject {
     pub(super) fn replicas(&self, asked: Option<usize>) -> Result<usize, ScenarioError> {
         let default = match self {
             Self::Preset { preset, .. } => preset.replicas(),
-            Self::Own { .. } | Self::Compose { .. } => 2,
+            // Most servers cannot share their port. Of a project, what runs decides.
+            Self::Own { .. } | Self::Compose { .. } => 1,
         };
         let replicas = asked.unwrap_or(default);
         if replicas == 0 || replicas > MAX_REPLICAS {

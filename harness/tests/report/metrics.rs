@@ -1,9 +1,9 @@
-//! `metrics.txt` by the grammar of OpenMetrics 1.0 ("Text format", ABNF), as far as it is used.
+//! `metrics.txt` by the grammar of Prometheus' text format 0.0.4 (prometheus.io, "Exposition formats"), as far as it is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::runs::Run;
-use hitless::report::openmetrics;
+use hitless::report::metrics;
 
 /// A line that is no comment.
 #[derive(Debug)]
@@ -15,35 +15,32 @@ pub(crate) struct Sample {
 
 /// The samples; panics at what the grammar does not have.
 pub(crate) fn parse(text: &str) -> Vec<Sample> {
-    let body = text.strip_suffix("# EOF\n").expect("the last line is # EOF");
+    let body = text.strip_suffix('\n').expect("the last line ends");
     let mut families: BTreeSet<String> = BTreeSet::new();
     let mut family = (String::new(), String::new());
     let mut seen = BTreeSet::new();
     let mut samples = Vec::new();
-    for line in body.split_terminator('\n') {
+    for line in body.split('\n') {
         if let Some(about) = line.strip_prefix("# ") {
             let [word, name, rest] = about.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
             match word {
-                "TYPE" => {
+                "HELP" => {
                     assert!(families.insert(name.to_owned()), "family {name} is there twice");
-                    family = (name.to_owned(), rest.to_owned());
+                    family = (name.to_owned(), String::new());
                 }
-                "UNIT" => assert!(name == family.0 && name.ends_with(&format!("_{rest}")), "{line}"),
-                "HELP" => assert!(name == family.0 && !rest.contains(['\\', '"']), "{line}"),
+                // What Pushgateway and node_exporter know.
+                "TYPE" => {
+                    assert!(name == family.0 && ["counter", "gauge", "summary"].contains(&rest), "{line}");
+                    rest.clone_into(&mut family.1);
+                }
                 _ => panic!("{line}"),
             }
             continue;
         }
         let sample = sample(line);
-        let suffix = match family.1.as_str() {
-            "counter" => "_total",
-            "info" => "_info",
-            "gauge" | "summary" | "stateset" => "",
-            kind => panic!("no such kind: {kind}"),
-        };
-        assert_eq!(sample.name, family.0.clone() + suffix, "a sample outside of its family");
-        assert!(family.1 != "counter" || sample.value >= 0.0, "{line}");
-        assert!(family.1 != "stateset" || sample.labels.contains_key(&family.0), "{line}");
+        assert_eq!(sample.name, family.0, "a sample outside of its family");
+        assert!(!family.1.is_empty(), "a family without a type: {line}");
+        assert!(family.1 != "counter" || (sample.value >= 0.0 && sample.name.ends_with("_total")), "{line}");
         assert!(seen.insert((sample.name.clone(), sample.labels.clone())), "twice: {line}");
         samples.push(sample);
     }
@@ -91,7 +88,7 @@ fn is_name(text: &str) -> bool {
 #[test]
 fn metrics_say_what_the_report_says() {
     let report = Run::failing().report();
-    let samples = parse(&openmetrics::render(&report));
+    let samples = parse(&metrics::render(&report));
     let sum = |name: &str| {
         samples.iter().filter(|sample| sample.name == name).map(|sample| sample.value).sum::<f64>()
     };
@@ -110,12 +107,27 @@ fn metrics_say_what_the_report_says() {
 
 #[test]
 fn metrics_are_read_by_a_parser_of_somebody_else() {
-    let read = |text: &str| openmetrics_parser::openmetrics::parse_openmetrics(text);
+    let read = |text: &str| openmetrics_parser::prometheus::parse_prometheus(text);
     for run in [Run::clean(), Run::failing()] {
-        let text = openmetrics::render(&run.report());
+        let text = metrics::render(&run.report());
         let exposition = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         assert_eq!(exposition.families.len(), text.matches("# TYPE ").count());
-        assert!(read(&text.replace("_total{", "_count{")).is_err(), "a counter has no _count");
-        assert!(read(text.trim_end_matches("# EOF\n")).is_err(), "it does not say where it ends");
+        assert!(read(&text.replace(" gauge\n", " stateset\n")).is_err(), "a type that it does not know");
     }
+}
+
+#[test]
+fn promtool_has_nothing_to_say_where_it_is_installed() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let started = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = started else { return };
+    let text = metrics::render(&Run::failing().report());
+    promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -12,7 +12,7 @@ use super::connector::WatchConnects;
 use super::names::Names;
 use super::notes::{self, Notes};
 use super::sources::sources;
-use super::{Answer, REPLICA_HEADER};
+use super::{Answer, MOST_HEADERS, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify, is_unprocessed};
 use crate::load::content::{Check, check_token};
 use crate::model::cohort::{CohortKind, CohortPlan, Payload};
@@ -68,6 +68,9 @@ impl Recipe {
             .redirect(reqwest::redirect::Policy::none())
             // Beside the pool's own replay, which has no switch and is counted, reqwest must add none.
             .retry(reqwest::retry::never().max_retries_per_request(0))
+            // As much as curl takes, so that nothing is lost that a person would have got.
+            .http1_max_headers(MOST_HEADERS)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
             .default_headers(self.headers.clone())
             .local_address(source)
             .timeout(self.timeout)

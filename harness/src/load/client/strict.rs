@@ -16,14 +16,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::names::Names;
 use super::sources::sources;
-use super::{Answer, REPLICA_HEADER};
+use super::{Answer, MOST_HEADERS, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify_connect, classify_hyper};
 use crate::load::content::{Check, check_token};
 use crate::model::cohort::CohortPlan;
@@ -63,6 +63,8 @@ struct Connection {
     traffic: Arc<Traffic>,
     /// What the server did on it that no server may do.
     breach: Arc<OnceLock<String>>,
+    /// The server has said that it closes it: no other request may follow (RFC 9112, section 9.6).
+    is_last: bool,
     requests: u64,
     _alive: Alive,
 }
@@ -168,7 +170,7 @@ impl StrictClient {
         if is_unsent(&outcome, used) {
             return None;
         }
-        if outcome == Outcome::Answered && !is_last {
+        if outcome == Outcome::Answered && !is_last && !connection.is_last {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(connection);
         }
         Some(Answer { outcome, replica, connection: Some(used) })
@@ -217,7 +219,10 @@ impl StrictClient {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let traffic = Arc::new(Traffic::default());
         let counted = Counted { stream, traffic: Arc::clone(&traffic) };
-        let (sender, connection) = handshake(TokioIo::new(counted))
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(MOST_HEADERS)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .handshake(TokioIo::new(counted))
             .await
             .map_err(|error| classify_hyper(&error, Stage::Head, None))?;
         let breach = Arc::new(OnceLock::new());
@@ -230,7 +235,14 @@ impl StrictClient {
                 let _ = told.set(chain(&error));
             }
         });
-        Ok(Connection { sender, traffic, breach, requests: 0, _alive: Alive::new(&self.alive) })
+        Ok(Connection {
+            sender,
+            traffic,
+            breach,
+            is_last: false,
+            requests: 0,
+            _alive: Alive::new(&self.alive),
+        })
     }
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
@@ -271,6 +283,7 @@ impl StrictClient {
                 return (Outcome::failed(classify_hyper(&error, Stage::Head, Some(received))), None);
             }
         };
+        connection.is_last = says_close(response.headers());
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
         let returned = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
         let swapped = check_token(token, returned);
@@ -287,6 +300,12 @@ impl StrictClient {
         }
         (check.finish().unless(swapped), replica)
     }
+}
+
+/// Whether `Connection: close` is among a message's header lines.
+fn says_close(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 /// Whether a request was never written to its kept connection, because the server had closed or reset that before. A new
@@ -368,6 +387,7 @@ impl AsyncWrite for Counted {
 
 #[cfg(test)]
 mod tests {
+    use hyper::client::conn::http1::handshake;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
@@ -494,6 +514,7 @@ mod tests {
             sender,
             traffic: Arc::default(),
             breach: Arc::default(),
+            is_last: false,
             requests: 4,
             _alive: Alive::new(&client.alive),
         };
@@ -501,6 +522,23 @@ mod tests {
         let (sent, received) = gone.traffic.counts();
         let used = ConnectionUse { nth: Some(gone.requests), sent: Some(sent), received: Some(received) };
         assert!(is_unsent(&outcome, used), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn connection_that_the_server_says_it_closes_is_not_closed_while_idle() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(listener.local_addr().unwrap());
+        let answering = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_head(&mut stream).await;
+            let many = "x-many: folded\r\n value\r\n".repeat(200);
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: Close\r\n{many}content-length: 2\r\n\r\nok");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(client.request(0), answering);
+        assert_eq!(answer.outcome, Outcome::Answered, "200 headers, and some of them folded");
+        assert!(client.idle.lock().unwrap().is_empty(), "it is not kept");
+        assert_eq!(client.totals().closed_idle, Some(0));
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! `metrics.txt`: the counts and latencies of a run in the `OpenMetrics` text format 1.0, for a push gateway or a
-//! pipeline's metrics report.
+//! `metrics.txt`: the counts and latencies of a run in Prometheus' text format 0.0.4, for a push gateway, a node exporter's
+//! text files or a pipeline's metrics report.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ pub fn render(report: &Report) -> String {
     let mut out = Metrics::default();
     let subject = [("subject", report.scenario.subject.as_str())];
 
-    out.family("hitless_run", "info", "", "Which run, and of what.");
+    out.family("hitless_run_info", "gauge", "Which run, and of what.");
     let about = [
         ("id", report.run.id.as_str()),
         ("subject", report.scenario.subject.as_str()),
@@ -24,22 +24,21 @@ pub fn render(report: &Report) -> String {
     ];
     out.sample("hitless_run_info", &about, 1.0);
 
-    out.family("hitless_verdict", "stateset", "", "What the run says about its subject.");
+    out.family("hitless_verdict", "gauge", "What the run says about its subject.");
     for verdict in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive] {
         let labels = [subject[0], ("hitless_verdict", verdict.name())];
         out.sample("hitless_verdict", &labels, f64::from(u8::from(verdict == report.verdict)));
     }
 
-    out.family("hitless_requests", "counter", "", "Requests whose end was seen, by cohort.");
+    out.family("hitless_requests_total", "counter", "Requests whose end was seen, by cohort.");
     for cohort in &report.cohorts {
         let labels = [subject[0], ("cohort", &cohort.name)];
         out.sample("hitless_requests_total", &labels, cohort.counts.requests as f64);
     }
 
     out.family(
-        "hitless_failed",
+        "hitless_failed_total",
         "counter",
-        "",
         "Requests that failed, but for the harness's own shortages, by cohort.",
     );
     for cohort in &report.cohorts {
@@ -48,9 +47,8 @@ pub fn render(report: &Report) -> String {
     }
 
     out.family(
-        "hitless_failures",
+        "hitless_failures_total",
         "counter",
-        "",
         "Requests that failed, by cohort and class; harness_resource is the harness's own shortage.",
     );
     for cohort in &report.cohorts {
@@ -61,13 +59,13 @@ pub fn render(report: &Report) -> String {
         }
     }
 
-    out.family("hitless_connections", "counter", "", "Connections that were established, by cohort.");
+    out.family("hitless_connections_total", "counter", "Connections that were established, by cohort.");
     for cohort in &report.cohorts {
         let labels = [subject[0], ("cohort", &cohort.name)];
         out.sample("hitless_connections_total", &labels, cohort.connections_opened as f64);
     }
 
-    out.family("hitless_latency_seconds", "summary", "", "Latency from the scheduled start, by cohort.");
+    out.family("hitless_latency_seconds", "summary", "Latency from the scheduled start, by cohort.");
     for cohort in &report.cohorts {
         let latency = &cohort.latency;
         for (quantile, ms) in [
@@ -82,27 +80,27 @@ pub fn render(report: &Report) -> String {
         }
     }
 
-    out.family("hitless_restarts", "counter", "", "Restarts, by whether the replica came back and answered.");
+    out.family(
+        "hitless_restarts_total",
+        "counter",
+        "Restarts, by whether the replica came back and answered.",
+    );
     for (is_complete, word) in [(true, "yes"), (false, "no")] {
         let restarts = report.restarts.iter().filter(|restart| restart.is_complete == is_complete).count();
         out.sample("hitless_restarts_total", &[subject[0], ("complete", word)], restarts as f64);
     }
 
-    out.family("hitless_load_seconds", "gauge", "seconds", "How long requests were sent.");
+    out.family("hitless_load_seconds", "gauge", "How long requests were sent.");
     out.sample("hitless_load_seconds", &subject, report.run.load_ms / 1e3);
-    out.end()
+    out.0
 }
 
 #[derive(Default)]
 struct Metrics(String);
 
 impl Metrics {
-    fn family(&mut self, name: &str, kind: &str, unit: &str, help: &str) {
-        let _ = writeln!(self.0, "# TYPE {name} {kind}");
-        if !unit.is_empty() {
-            let _ = writeln!(self.0, "# UNIT {name} {unit}");
-        }
-        let _ = writeln!(self.0, "# HELP {name} {help}");
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
@@ -110,14 +108,9 @@ impl Metrics {
             labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
         let _ = writeln!(self.0, "{name}{{{}}} {value}", labels.join(","));
     }
-
-    fn end(mut self) -> String {
-        self.0.push_str("# EOF\n");
-        self.0
-    }
 }
 
-/// A label's value: `\`, `"` and line feeds are escaped ("Escaping" in the specification's ABNF).
+/// A label's value: `\`, `"` and line feeds are escaped (prometheus.io, "Exposition formats").
 fn escaped(text: &str) -> String {
     clipped(text, NAME_LENGTH).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -39,8 +39,12 @@ pub(crate) struct Entrance {
 impl Entrance {
     /// Serves a connection, of which `early` was already read, in a task of its own.
     pub(crate) fn admit(&self, stream: TcpStream, early: Bytes, seat: Seat) {
+        self.serve(stream, early, seat, false);
+    }
+
+    fn serve(&self, stream: TcpStream, early: Bytes, seat: Seat, is_new: bool) {
         let open = Open::new(&self.replica, seat);
-        let rest = Rest { stream, unread: early, open, turn: None };
+        let rest = Rest { stream, unread: early, open, turn: None, is_new };
         self.replica.connections.spawn(connection::serve(
             rest,
             self.router.clone(),
@@ -55,7 +59,7 @@ impl Entrance {
         if *owner != Owner::Own {
             traffic.accepted_for_sibling.add(1);
         }
-        self.admit(TcpStream::from_std(stream)?, Bytes::new(), seat);
+        self.serve(TcpStream::from_std(stream)?, Bytes::new(), seat, true);
         Ok(())
     }
 

@@ -104,6 +104,7 @@ mod connection;
 mod drain;
 mod event;
 mod exchange;
+mod framing;
 pub mod handover;
 mod lifecycle;
 mod limits;
@@ -117,6 +118,7 @@ mod server;
 mod signals;
 mod start_error;
 mod strategy;
+mod timer;
 
 pub use account::Account;
 pub use admin::{AdminAddress, BadAdminAddress, Readiness, ask_ready};

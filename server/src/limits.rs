@@ -25,8 +25,18 @@ pub struct Limits {
     /// Enforced within a quarter more; then the answer is 408 and the connection closes.
     pub head_timeout: Duration,
     /// How long a connection may stay open without a request before it is closed; at least
-    /// [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). Enforced within a quarter more.
+    /// [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). Enforced within a quarter more. For the first byte of a new connection
+    /// [`head_timeout`](Self::head_timeout) counts.
     pub idle_timeout: Duration,
+    /// How long the application may wait for the next piece of a request's body; at least
+    /// [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). After that the body ends with an error, and a handler that then fails (a status
+    /// of 400 or more) is answered for with 408. 60 seconds by default, as nginx's `client_body_timeout`.
+    pub body_timeout: Duration,
+    /// How long a client may have no room for the next byte of an answer; at least [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). After
+    /// that its connection is reset. 60 seconds by default, as nginx's `send_timeout`.
+    pub write_timeout: Duration,
+    /// Streams that one HTTP/2 connection may have open at once (`SETTINGS_MAX_CONCURRENT_STREAMS`), at least one.
+    pub max_streams: u32,
 }
 
 impl Limits {
@@ -45,6 +55,9 @@ impl Limits {
             max_head: self.max_head.clamp(Self::MIN_HEAD, Self::MAX_HEAD),
             head_timeout: self.head_timeout.clamp(Self::MIN_TIMEOUT, FOREVER),
             idle_timeout: self.idle_timeout.clamp(Self::MIN_TIMEOUT, FOREVER),
+            body_timeout: self.body_timeout.clamp(Self::MIN_TIMEOUT, FOREVER),
+            write_timeout: self.write_timeout.clamp(Self::MIN_TIMEOUT, FOREVER),
+            max_streams: self.max_streams.max(1),
         }
     }
 }
@@ -61,6 +74,9 @@ impl Default for Limits {
             max_head: 32 * 1024,
             head_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_mins(5),
+            body_timeout: Duration::from_mins(1),
+            write_timeout: Duration::from_mins(1),
+            max_streams: 100,
         }
     }
 }
@@ -82,21 +98,30 @@ mod tests {
             max_head: 0,
             head_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            max_streams: 0,
         };
         let bounded = least.bounded();
         assert_eq!((bounded.max_connections, bounded.max_head), (1, Limits::MIN_HEAD));
         assert_eq!((bounded.head_timeout, bounded.idle_timeout), (Limits::MIN_TIMEOUT, Limits::MIN_TIMEOUT));
+        assert_eq!((bounded.body_timeout, bounded.write_timeout), (Limits::MIN_TIMEOUT, Limits::MIN_TIMEOUT));
+        assert_eq!(bounded.max_streams, 1);
         let most = Limits {
             max_connections: usize::MAX,
             max_body: u64::MAX,
             max_head: usize::MAX,
             head_timeout: Duration::MAX,
             idle_timeout: Duration::MAX,
+            body_timeout: Duration::MAX,
+            write_timeout: Duration::MAX,
+            max_streams: u32::MAX,
         };
         let bounded = most.bounded();
         assert_eq!(bounded.max_head, Limits::MAX_HEAD);
         // Neither panics.
         let _ = Semaphore::new(bounded.max_connections);
         let _ = tokio::time::Instant::now() + bounded.head_timeout + bounded.idle_timeout;
+        let _ = tokio::time::Instant::now() + bounded.body_timeout + bounded.write_timeout;
     }
 }

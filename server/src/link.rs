@@ -9,7 +9,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::task::Context;
 use std::time::Duration;
 
@@ -61,6 +64,21 @@ pub(crate) struct Link {
     idle_since_ns: AtomicU64,
     /// The next response is the last one, whatever the order says.
     last: AtomicBool,
+    /// No answer follows the one under way (or, on HTTP/2, the client was told to go): what is answered from now on stays in
+    /// flight until the connection's end shows that the client has it.
+    closing: AtomicBool,
+    /// Answers that are with the kernel and wait for that.
+    withheld: AtomicU64,
+    /// When the last of them was finished.
+    withheld_ns: AtomicU64,
+    /// How often the application has asked for a piece of the last request's body.
+    asked: AtomicU64,
+    /// Whether it waits for one.
+    waits_for_body: AtomicBool,
+    /// The last request whose body did not come in time.
+    timed_out: AtomicU64,
+    /// Who reads over a body that the application did not read.
+    left_over: AtomicWaker,
     /// Streams that have left HTTP: on HTTP/1 the connection, on HTTP/2 each of several.
     upgraded: AtomicU64,
     /// Bytes came or went since somebody asked.
@@ -108,6 +126,13 @@ impl Link {
             head_since_ns: AtomicU64::new(0),
             idle_since_ns: AtomicU64::new(monotonic_ns()),
             last: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            withheld: AtomicU64::new(0),
+            withheld_ns: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            waits_for_body: AtomicBool::new(false),
+            timed_out: AtomicU64::new(0),
+            left_over: AtomicWaker::new(),
             upgraded: AtomicU64::new(0),
             stirs: AtomicBool::new(false),
         }
@@ -177,6 +202,94 @@ impl Link {
 
     pub(crate) fn make_last(&self) {
         self.last.store(true, Relaxed);
+    }
+
+    /// The answer that begins now is the last one, or, on HTTP/2, the client is told to go.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Release);
+        self.left_over.wake();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Acquire)
+    }
+
+    /// Wakes whoever reads over a body when no answer follows.
+    pub(crate) fn wait_for_close(&self, context: &Context<'_>) {
+        self.left_over.register(context.waker());
+    }
+
+    /// The application dropped the body of this request, the last one that began, and nobody reads it over.
+    pub(crate) fn is_body_dropped(&self, request: u64) -> bool {
+        self.reading.load(Acquire) == Reading::Dropped.of(request)
+    }
+
+    /// The client did not send the body of this request in time.
+    pub(crate) fn time_body_out(&self, request: u64) {
+        self.timed_out.store(request, Release);
+    }
+
+    pub(crate) fn is_body_timed_out(&self, request: u64) -> bool {
+        self.timed_out.load(Acquire) == request
+    }
+
+    /// On HTTP/1: a request is under way, and hyper has not yet handed its answer to the kernel.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.protocol == Protocol::Http1
+            && self.begun.load(Relaxed) != self.flushed.load(Relaxed)
+            && self.upgraded.load(Relaxed) == 0
+    }
+
+    /// The application asks for a piece of a request's body.
+    pub(crate) fn ask_for_body(&self) {
+        self.asked.fetch_add(1, Release);
+    }
+
+    /// Whether there was none yet.
+    pub(crate) fn wait_for_body(&self, waits: bool) {
+        self.waits_for_body.store(waits, Release);
+    }
+
+    /// How often it has asked.
+    pub(crate) fn body_asked(&self) -> u64 {
+        self.asked.load(Acquire)
+    }
+
+    /// The body under way is not whole, although everything was read that came: the application has asked since it had asked
+    /// so often, in vain.
+    pub(crate) fn lacks_body(&self, asked: u64) -> bool {
+        let reading = self.reading.load(Acquire);
+        Reading::Dropped.is(reading)
+            || Reading::UnderWay.is(reading) && self.waits_for_body.load(Acquire) && self.body_asked() > asked
+    }
+
+    /// The client may be in the middle of a message, or may speak something else than HTTP.
+    pub(crate) fn may_hear_more(&self) -> bool {
+        let is_read = Reading::Done.is(self.reading.load(Relaxed));
+        // What comes behind the last request is none.
+        let is_in_head = self.heard.load(Relaxed) && !self.is_closing();
+        self.upgraded.load(Relaxed) > 0 || self.protocol == Protocol::Http1 && (is_in_head || !is_read)
+    }
+
+    /// Whether an answer waits for the client to have it.
+    pub(crate) fn withholds(&self) -> bool {
+        self.withheld.load(Relaxed) > 0
+    }
+
+    /// What was withheld is answered if the client has it, and was for nothing if it is lost.
+    pub(crate) fn conclude(&self, is_whole: bool, is_lost: bool) {
+        if !is_whole && !is_lost {
+            return;
+        }
+        let count = self.withheld.swap(0, Relaxed);
+        if count == 0 {
+            return;
+        }
+        if is_whole {
+            self.replica.ledger.answer(count, self.withheld_ns.load(Relaxed));
+        } else {
+            self.replica.ledger.abort(count);
+        }
     }
 
     /// A stream leaves HTTP; on HTTP/1 the connection does, for the rest of its life.
@@ -292,14 +405,19 @@ impl Link {
         self.idle_since_ns.store(now, Relaxed);
         // Bytes that came while the request was served belonged to its body, as a rule.
         self.heard.store(false, Relaxed);
-        self.replica.ledger.answer(count, now);
+        if self.is_closing() {
+            self.withheld_ns.store(now, Relaxed);
+            self.withheld.fetch_add(count, Relaxed);
+        } else {
+            self.replica.ledger.answer(count, now);
+        }
     }
 }
 
 impl Drop for Link {
     /// The connection is gone: what was not finished never will be.
     fn drop(&mut self) {
-        let unfinished = self.begun.load(Relaxed) - self.flushed.load(Relaxed);
+        let unfinished = self.begun.load(Relaxed) - self.flushed.load(Relaxed) + self.withheld.load(Relaxed);
         if unfinished > 0 {
             self.replica.ledger.abort(unfinished);
         }

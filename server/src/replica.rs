@@ -166,6 +166,10 @@ impl Open {
         replica.ledger.open();
         Self { replica: Arc::clone(replica), _token: replica.connections.token(), _seat: seat }
     }
+
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
 }
 
 impl Drop for Open {

@@ -108,7 +108,7 @@ pub(super) async fn serve(
         }
         Turn::Idle(ticket) => {
             let parts = connection.into_parts()?;
-            let rest = parts.io.into_rest(parts.read_buf);
+            let rest = parts.io.into_rest(parts.read_buf)?;
             Some(Rest { turn: ticket, ..rest })
         }
     }

@@ -12,8 +12,10 @@ mod recognize;
 mod unacknowledged;
 mod watch;
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Router;
 use bytes::Bytes;
@@ -51,6 +53,12 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
     let mut unwanted = None;
     // It fails only if the client has broken off.
     let Ok(client) = rest.stream.peer_addr() else { return };
+    let idleness = Arc::clone(rest.open.idleness());
+    poll_fn(|context| {
+        idleness.is_served_by(context.waker());
+        Poll::Ready(())
+    })
+    .await;
     let mut refused_since = None;
     let mut watch = pin!(Watch::new(&replica));
     loop {
@@ -62,7 +70,7 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
         let moving = match protocol {
             None => next,
             Some(protocol) => {
-                let link = Arc::new(Link::new(Arc::clone(&replica), protocol, client));
+                let link = Arc::new(Link::new(Arc::clone(&replica), protocol, client, Arc::clone(&idleness)));
                 let app = App::new(router.clone(), Arc::clone(&link));
                 let io = Io::new(next, link);
                 let left = match protocol {

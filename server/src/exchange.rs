@@ -207,6 +207,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 pub(crate) struct Answer {
     body: Body,
     entry: Entry,
+    /// On HTTP/2: it waits for the client, not for the application.
+    is_blocked: bool,
 }
 
 /// An answer's entry in the books.
@@ -224,9 +226,20 @@ impl Answer {
             Protocol::Http1 => Entry::Own(exchange),
             Protocol::Http2 => Entry::Shared(Arc::new(exchange)),
         };
-        let answer = Self { body, entry };
-        answer.note(answer.body.is_end_stream());
+        let mut answer = Self { body, entry, is_blocked: false };
+        let is_whole = answer.body.is_end_stream();
+        answer.note(is_whole);
+        answer.block(!is_whole);
         answer
+    }
+
+    fn block(&mut self, is_blocked: bool) {
+        if let Entry::Shared(exchange) = &self.entry
+            && self.is_blocked != is_blocked
+        {
+            self.is_blocked = is_blocked;
+            if is_blocked { exchange.link.block() } else { exchange.link.unblock() }
+        }
     }
 
     fn note(&self, is_whole: bool) {
@@ -253,15 +266,11 @@ impl HttpBody for Answer {
             Poll::Ready(Some(Ok(frame))) => self.note(frame.is_trailers() || self.body.is_end_stream()),
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
-        frame.map_ok(|frame| {
-            frame.map_data(|bytes| Piece {
-                bytes,
-                exchange: match &self.entry {
-                    Entry::Own(_) => None,
-                    Entry::Shared(exchange) => Some(Arc::clone(exchange)),
-                },
-            })
-        })
+        // hyper asks when there is room for more.
+        self.block(false);
+        let goes_on = matches!(frame, Poll::Ready(Some(Ok(_)))) && !self.body.is_end_stream();
+        self.block(goes_on);
+        frame.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, &self.entry)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -280,6 +289,25 @@ pub(crate) struct Piece {
     exchange: Option<Arc<Exchange>>,
 }
 
+impl Piece {
+    fn new(bytes: Bytes, entry: &Entry) -> Self {
+        let exchange = match entry {
+            Entry::Own(_) => None,
+            Entry::Shared(exchange) => {
+                exchange.link.block();
+                Some(Arc::clone(exchange))
+            }
+        };
+        Self { bytes, exchange }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.block(false);
+    }
+}
+
 impl Buf for Piece {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
@@ -290,20 +318,27 @@ impl Buf for Piece {
     }
 
     fn advance(&mut self, count: usize) {
+        if let Some(exchange) = &self.exchange {
+            exchange.link.go_on();
+        }
         self.bytes.advance(count);
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        if let Some(exchange) = &self.exchange {
+            exchange.link.go_on();
+        }
         self.bytes.copy_to_bytes(length)
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if let Some(exchange) = &self.exchange
-            && self.bytes.has_remaining()
-        {
-            exchange.is_cut.store(true, Relaxed);
+        if let Some(exchange) = &self.exchange {
+            exchange.link.unblock();
+            if self.bytes.has_remaining() {
+                exchange.is_cut.store(true, Relaxed);
+            }
         }
     }
 }

@@ -106,6 +106,7 @@ mod event;
 mod exchange;
 mod framing;
 pub mod handover;
+mod idle;
 mod lifecycle;
 mod limits;
 mod link;

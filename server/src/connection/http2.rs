@@ -19,8 +19,9 @@ use crate::exchange::App;
 use crate::link::{Link, Upgraded};
 use crate::replica::{Order, Replica};
 
-/// How long a client that was told to go, and has no stream, may be silent before the connection is dropped: long enough
-/// for a round trip to anywhere, and for a request that was sent before the client knew.
+/// How long a client that was told to go, and has no stream, may begin none before the connection is ended: long enough for
+/// a round trip to anywhere, and for a request that was sent before the client knew. Whether it acknowledges or sends
+/// anything else does not matter.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The most that is held back of one stream's answer while its client has no room for it.
@@ -60,13 +61,18 @@ pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch:
         if order == Order::Cut {
             return Poll::Ready(());
         }
-        let is_overdue = timer.is_some_and(|now| link.is_idle() && link.overdue(now).is_some());
+        if timer.is_some_and(|now| link.is_stuck(now)) {
+            return Poll::Ready(());
+        }
+        let is_overdue =
+            link.must_go() || timer.is_some_and(|now| link.is_idle() && link.overdue(now).is_some());
         if (order != Order::Serve || is_overdue) && farewell.is_none() {
             // GOAWAY in two steps (RFC 9113, section 6.8): "no new streams, please", then, after a round trip, the last
             // stream that was taken. Streams in flight finish; one poll more sends the first step.
             connection.as_mut().graceful_shutdown();
             link.close();
             look(&mut owed);
+            let _ = link.has_gone_quiet();
             context.waker().wake_by_ref();
             let mut looks = interval_at(Instant::now() + FAREWELL, FAREWELL);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

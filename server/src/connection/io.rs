@@ -137,7 +137,6 @@ impl Io {
                 self.half_closed.stop();
                 let _ = self.half_closed.poll(context, HALF_CLOSED);
             }
-            self.link.tell();
         } else if self.blocked.poll(context, self.link.replica().limits.write_timeout).is_ready() {
             // What the client does not take is thrown away at once instead of waiting in the kernel.
             if let Some(held) = self.held.take() {

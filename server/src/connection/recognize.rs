@@ -87,7 +87,8 @@ pub(super) async fn recognize(
                 let is_idle = bytes.is_empty() && !rest.is_new;
                 let patience = if is_idle { limits.idle_timeout } else { limits.head_timeout };
                 let is_late = timer.is_some() && since.elapsed() >= patience;
-                return if is_late { Poll::Ready(Found::TooLate) } else { Poll::Pending };
+                let must_go = bytes.is_empty() && rest.open.idleness().must_go();
+                return if is_late || must_go { Poll::Ready(Found::TooLate) } else { Poll::Pending };
             };
             let is_first = bytes.is_empty();
             bytes.reserve(FIRST_READ);

@@ -172,6 +172,11 @@ impl Link {
         self.begun.load(Relaxed) == self.flushed.load(Relaxed) && self.upgraded.load(Relaxed) == 0
     }
 
+    /// On HTTP/2: tasks of requests have yet to notice that the connection is over.
+    pub(crate) fn has_open_streams(&self) -> bool {
+        self.protocol == Protocol::Http2 && !self.is_idle()
+    }
+
     /// Idle, and no request began since this was asked before. What else comes (a PING) is no reason to stay.
     pub(crate) fn has_gone_quiet(&self) -> bool {
         let begun = self.begun.load(Relaxed);

@@ -7,7 +7,7 @@ mod raw;
 #[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 mod running;
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Duration;
 
 use axum::Router;
@@ -144,7 +144,7 @@ async fn an_http2_client_that_pings_and_acknowledges_nothing_does_not_keep_a_dra
     while !matches!(next_frame(&mut client.0).unwrap(), Some((0, ..))) {}
     let pinging = tokio::task::spawn_blocking(move || {
         // Each answer allows the next one.
-        while let Ok(()) = std::io::Write::write_all(&mut client.0, &frame(6, 0, 0, b"8 bytes!")) {
+        while let Ok(()) = client.0.write_all(&frame(6, 0, 0, b"8 bytes!")) {
             loop {
                 match next_frame(&mut client.0) {
                     Ok(Some((6, 1, ..))) => break,
@@ -160,7 +160,7 @@ async fn an_http2_client_that_pings_and_acknowledges_nothing_does_not_keep_a_dra
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_limit_the_longest_idle_connection_makes_room() {
+async fn at_the_limit_one_idle_connection_makes_room() {
     let mut running = start(|limits| limits.max_connections = 2, Strategy::Graceful).await;
     let (mut first, mut second) = (Raw::connect(running.addr), Raw::connect(running.addr));
     for client in [&mut first, &mut second] {
@@ -171,9 +171,13 @@ async fn at_the_limit_the_longest_idle_connection_makes_room() {
     third.get("/");
     while !matches!(running.events.recv().await.unwrap(), Event::ConnectionLimit { .. }) {}
     assert_eq!(third.answer().body, b"hello");
-    assert_eq!(first.rest().expect("a clean end"), b"");
-    second.get("/");
-    assert_eq!(second.answer().body, b"hello");
+    // Which one, a few microseconds decide.
+    let mut answers = 0;
+    for client in [&mut first, &mut second] {
+        let _ = client.0.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n");
+        answers += usize::from(client.try_answer().is_ok());
+    }
+    assert_eq!(answers, 1);
 }
 
 /// One that is in the middle of something does not.

@@ -15,7 +15,7 @@ use rustix::net::Shutdown;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::unacknowledged::unacknowledged;
 use crate::lifecycle::Ledger;
@@ -33,6 +33,10 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 
 /// The longest time between two looks.
 const LAST_LOOK: Duration = Duration::from_millis(500);
+
+/// How long the tasks of an HTTP/2 connection's requests have to notice its end, so that they are in the books before the
+/// last connection of a drain is gone. They are woken at once.
+const STREAMS: Duration = Duration::from_millis(100);
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,10 @@ pub(super) fn begin(stream: TcpStream, open: Open, link: Arc<Link>, is_half_clos
             let last =
                 Last { is_sending: link.may_hear_more(), is_half_closed, is_in_books: link.withholds() };
             let end = in_stages(&stream, &open, last).await;
+            let begin = Instant::now();
+            while end != End::Cut && link.has_open_streams() && begin.elapsed() < STREAMS {
+                sleep(FIRST_LOOK).await;
+            }
             link.conclude(end == End::Whole, end == End::Lost);
             // The books first: whoever waits for the last connection looks into them.
             drop(link);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -160,14 +161,17 @@ impl Drop for Io {
         let Some(Held { stream, open }) = self.held.take() else { return };
         let stream = stream.into_inner();
         let look = rustix::net::recv(&stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        match look.map(|(_, length)| length) {
-            // The client has closed, and what it sent is read: nothing can come any more that would draw a reset.
-            Ok(0) if !self.half_closed.is_running() => self.link.conclude(true, false),
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => {
-                end::begin(stream, open, Arc::clone(&self.link), self.half_closed.is_running());
-            }
-            // It broke off, after it had had time to read.
-            Err(_) => self.link.conclude(true, false),
+        // If the client has closed, and what it sent is read, nothing can come any more that would draw a reset; if it has
+        // broken off, it had had time to read. Then there is nothing to wait for but the streams' own tasks.
+        let is_over = match look.map(|(_, length)| length) {
+            Ok(0) => !self.half_closed.is_running(),
+            Ok(_) | Err(Errno::AGAIN) => false,
+            Err(_) => true,
+        };
+        if is_over && !self.link.has_open_streams() {
+            self.link.conclude(true, false);
+        } else {
+            end::begin(stream, open, Arc::clone(&self.link), self.half_closed.is_running());
         }
     }
 }

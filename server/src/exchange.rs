@@ -206,6 +206,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: Body,
+    /// What the application has handed out and hyper has not taken.
+    left: Bytes,
     entry: Entry,
     /// On HTTP/2: it waits for the client, not for the application.
     is_blocked: bool,
@@ -226,11 +228,30 @@ impl Answer {
             Protocol::Http1 => Entry::Own(exchange),
             Protocol::Http2 => Entry::Shared(Arc::new(exchange)),
         };
-        let mut answer = Self { body, entry, is_blocked: false };
+        let mut answer = Self { body, left: Bytes::new(), entry, is_blocked: false };
         let is_whole = answer.body.is_end_stream();
         answer.note(is_whole);
         answer.block(!is_whole);
         answer
+    }
+
+    /// The next frame, on HTTP/2 cut to a bearable size.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.left.is_empty() {
+            let frame = Pin::new(&mut self.body).poll_frame(context);
+            if matches!(self.entry, Entry::Own(_)) {
+                return frame;
+            }
+            match ready!(frame) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => self.left = bytes,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let length = self.left.len().min(MAX_PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(length)))))
     }
 
     fn block(&mut self, is_blocked: bool) {
@@ -259,28 +280,38 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let frame = self.poll_piece(context);
         match &frame {
             Poll::Ready(None) => self.note(true),
             // Nothing follows trailers.
-            Poll::Ready(Some(Ok(frame))) => self.note(frame.is_trailers() || self.body.is_end_stream()),
+            Poll::Ready(Some(Ok(frame))) => self.note(frame.is_trailers() || self.is_end_stream()),
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         // hyper asks when there is room for more.
         self.block(false);
-        let goes_on = matches!(frame, Poll::Ready(Some(Ok(_)))) && !self.body.is_end_stream();
+        let goes_on = matches!(frame, Poll::Ready(Some(Ok(_)))) && !self.is_end_stream();
         self.block(goes_on);
         frame.map_ok(|frame| frame.map_data(|bytes| Piece::new(bytes, &self.entry)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.left.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, left) = (self.body.size_hint(), self.left.len() as u64);
+        match hint.exact() {
+            Some(exact) => hint.set_exact(exact + left),
+            None => hint.set_lower(hint.lower() + left),
+        }
+        hint
     }
 }
+
+/// The largest piece that is handed to h2 at once, as large as a frame of DATA. Until all of
+/// a piece of the application's has been taken it is not asked for the next one, so that a stream whose client has no room
+/// holds two of them at most: one that is with h2, and one that hyper holds until there is room.
+const MAX_PIECE: usize = 16 * 1024;
 
 /// A piece of a response's body. On HTTP/2 it keeps its request in the books until h2 has sent it.
 #[derive(Debug)]

@@ -14,7 +14,13 @@ pub struct Limits {
     /// the accept queue, where a sibling or a later moment may find them, and nobody is turned away with an error.
     /// Connections that a sibling hands over come in beyond the limit, since they cannot wait outside; they count, and
     /// nothing is accepted before the number is below the limit again. Each needs a descriptor (getrlimit(2),
-    /// `RLIMIT_NOFILE`): the binary raises its soft limit to the hard one, an application does that for itself.
+    /// `RLIMIT_NOFILE`): the binary raises its soft limit to the hard one, an application does that for itself. When the limit
+    /// is reached, connections that have been idle longest, and for a second at least, make room.
+    ///
+    /// Each costs memory: about 3 KB while it is idle and 14 KB in the middle of a body; up to 300 KB on HTTP/1 while its
+    /// client has no room for an answer; and on HTTP/2, besides up to 1 MB of request bodies that no handler has read, up to
+    /// two pieces of each answer under way, as large as the application makes them: with pieces of 64 KB and 100 streams
+    /// 11 MB were measured, and 7 MB with windows that stayed closed from the start.
     pub max_connections: usize,
     /// Bytes of a request body; above it the answer is 413.
     pub max_body: u64,
@@ -35,7 +41,8 @@ pub struct Limits {
     /// How long a client may have no room for the next byte of an answer; at least [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). After
     /// that its connection is reset. 60 seconds by default, as nginx's `send_timeout`.
     pub write_timeout: Duration,
-    /// Streams that one HTTP/2 connection may have open at once (`SETTINGS_MAX_CONCURRENT_STREAMS`), at least one.
+    /// Streams that one HTTP/2 connection may have open at once (`SETTINGS_MAX_CONCURRENT_STREAMS`), at least one; 100 by
+    /// default, the least that RFC 9113, section 6.5.2, recommends.
     pub max_streams: u32,
 }
 

@@ -8,14 +8,16 @@ mod raw;
 #[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 mod running;
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::routing::get;
+use futures_util::stream;
 use hitless_server::{Limits, Outcome, Strategy};
 use tokio::time::timeout;
 
@@ -234,6 +236,32 @@ async fn streams_beyond_the_limit_are_refused() {
     }
     assert!(work.most.load(SeqCst) <= 100, "{work:?}");
     survives(running, client).await;
+}
+
+/// What a stream holds while its client has no room does not grow with the number of pieces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_room_asks_the_application_for_no_second_piece() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let pieces = async move || {
+        let piece = move || {
+            count.fetch_add(1, SeqCst);
+            Ok::<_, Infallible>(Bytes::from(vec![b'x'; 65_536]))
+        };
+        Body::from_stream(stream::repeat_with(piece))
+    };
+    let router = Router::new().route("/pieces", get(pieces));
+    let running = Running::start(|server| server, |_| router).await;
+    let mut client = Raw::connect(running.addr);
+    client.send(preface(&[(4, 1)]));
+    client.send(frame(1, 5, 1, &get_head("/pieces")));
+    while !matches!(next_frame(&mut client.0).unwrap(), Some((0, ..))) {}
+    // By the time of a PING's answer it has asked for all that it asks for.
+    for _ in 0..10 {
+        client.send(frame(6, 0, 0, b"8 bytes!"));
+        while !matches!(next_frame(&mut client.0).unwrap(), Some((6, 1, ..))) {}
+    }
+    assert_eq!(asked.load(SeqCst), 1);
 }
 
 /// CVE-2019-9517: the client asks for everything and takes nothing.

@@ -25,7 +25,7 @@ use crate::replica::{Order, Replica};
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The most that is held back of one stream's answer while its client has no room for it.
-const MAX_SEND_BUFFER: usize = 64 * 1024;
+const MAX_SEND_BUFFER: usize = 16 * 1024;
 
 /// Serves HTTP/2 until the connection is over.
 pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch: Pin<&mut Watch<'_>>) {

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::monotonic_ns;
@@ -17,7 +17,7 @@ use crate::connection::{self, Rest};
 use crate::event::Event;
 use crate::listener;
 use crate::replica::{Open, Replica};
-use crate::room::Seat;
+use crate::room::{Room, Seat};
 
 /// How long the loop waits after the kernel had no descriptor or memory for a connection (`EMFILE`, `ENFILE`, `ENOMEM`;
 /// accept(2)): the connection stays in the accept queue and trying again at once would only burn the CPU.
@@ -26,7 +26,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often a listener that is about to close is tried again after such an error.
 const LAST_TRIES: u32 = 10;
 
-/// The least time between two events about the limit on connections.
+/// How often the longest idle connections are asked to make room while somebody waits.
+const MAKE_ROOM: Duration = Duration::from_millis(100);
+
+/// The least time between two events about the limit on connections, and between two about failures.
 const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// Where connections enter: whoever has one can have it served.
@@ -39,8 +42,12 @@ pub(crate) struct Entrance {
 impl Entrance {
     /// Serves a connection, of which `early` was already read, in a task of its own.
     pub(crate) fn admit(&self, stream: TcpStream, early: Bytes, seat: Seat) {
+        self.serve(stream, early, seat, false);
+    }
+
+    fn serve(&self, stream: TcpStream, early: Bytes, seat: Seat, is_new: bool) {
         let open = Open::new(&self.replica, seat);
-        let rest = Rest { stream, unread: early, open, turn: None };
+        let rest = Rest { stream, unread: early, open, turn: None, is_new };
         self.replica.connections.spawn(connection::serve(
             rest,
             self.router.clone(),
@@ -55,12 +62,14 @@ impl Entrance {
         if *owner != Owner::Own {
             traffic.accepted_for_sibling.add(1);
         }
-        self.admit(TcpStream::from_std(stream)?, Bytes::new(), seat);
+        self.serve(TcpStream::from_std(stream)?, Bytes::new(), seat, true);
         Ok(())
     }
 
     fn complain(&self, error: &io::Error) {
-        self.replica.observer.emit(Event::AcceptFailed { error: error.to_string() });
+        if let Some(untold) = self.replica.accept_failures.tell(Instant::now()) {
+            self.replica.observer.emit(Event::AcceptFailed { error: error.to_string(), untold });
+        }
     }
 }
 
@@ -87,7 +96,11 @@ pub(crate) async fn accept_until(
         let mut complained = None;
         // An error here means that the runtime ends.
         while let Ok(mut ready) = listener.readable().await {
-            let seat = seat(&entrance.replica, &mut complained).await;
+            let Some(seat) = seat(&entrance.replica, ready.get_inner(), &mut complained).await else {
+                // An event that came since this one was looked at stays.
+                ready.clear_ready();
+                continue;
+            };
             let accepted = ready.try_io(|listener| listener::accept(listener.get_ref()));
             let Ok(accepted) = accepted else { continue };
             match accepted.and_then(|stream| entrance.welcome(stream, &owner, seat)) {
@@ -118,7 +131,8 @@ pub(crate) async fn accept_rest(
     let mut complained = None;
     let mut tries = LAST_TRIES;
     for _ in 0..listener::BACKLOG {
-        let Ok(seat) = timeout_at(deadline, seat(&entrance.replica, &mut complained)).await else { return };
+        let seat = timeout_at(deadline, seat(&entrance.replica, listener, &mut complained)).await;
+        let Ok(Some(seat)) = seat else { return };
         let accepted = listener::accept(listener);
         match accepted.and_then(|stream| entrance.welcome(stream, owner, seat)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -135,16 +149,71 @@ pub(crate) async fn accept_rest(
     }
 }
 
-/// Waits for room for one more connection, and complains about a full house no more often than [`COMPLAINT`].
-async fn seat(replica: &Replica, complained: &mut Option<Instant>) -> Seat {
+/// Waits for room for one more connection, and complains about a full house no more often than [`COMPLAINT`]. Meanwhile the
+/// longest idle connections are asked to make room. `None` if there is no room and nobody waits for it (any more): what
+/// tokio last heard of the listener may be old.
+async fn seat(
+    replica: &Replica,
+    listener: &net::TcpListener,
+    complained: &mut Option<Instant>,
+) -> Option<Seat> {
     if let Some(seat) = replica.room.try_enter() {
-        return seat;
+        return Some(seat);
     }
+    if !listener::has_waiting(listener) {
+        return None;
+    }
+    let max_connections = replica.limits.max_connections;
     if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
         *complained = Some(Instant::now());
-        replica.observer.emit(Event::ConnectionLimit { max_connections: replica.limits.max_connections });
+        replica.observer.emit(Event::ConnectionLimit { max_connections });
     }
-    replica.room.enter().await
+    let waiting = Waiting::for_room(&replica.room);
+    loop {
+        replica.idle_connections.make_room(max_connections, monotonic_ns());
+        if let Ok(seat) = timeout(MAKE_ROOM, replica.room.enter()).await {
+            drop(waiting);
+            return Some(seat);
+        }
+        if !listener::has_waiting(listener) {
+            return None;
+        }
+    }
+}
+
+/// Somebody who waits for room.
+struct Waiting<'a>(&'a Room);
+
+impl<'a> Waiting<'a> {
+    fn for_room(room: &'a Room) -> Self {
+        room.begin_wait(monotonic_ns());
+        Self(room)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.end_wait();
+    }
+}
+
+/// How often is told that the kernel gives no connections: it may refuse each of them, many times a second, on each of
+/// several listeners.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints(Mutex<(Option<Instant>, u64)>);
+
+impl Complaints {
+    /// Whether one more, now, is told, and if so, how many before it were not.
+    fn tell(&self, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, untold) = &mut *told;
+        if at.is_some_and(|at| now.saturating_duration_since(at) < COMPLAINT) {
+            *untold += 1;
+            return None;
+        }
+        *at = Some(now);
+        Some(std::mem::take(untold))
+    }
 }
 
 /// Whether accept(2) passed on an error of the connection that it would have returned, so that the next may be fine.
@@ -160,4 +229,19 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_once_a_second_and_counted() {
+        let complaints = Complaints::default();
+        let now = Instant::now();
+        assert_eq!((0..100).filter_map(|_| complaints.tell(now)).collect::<Vec<_>>(), [0]);
+        assert_eq!(complaints.tell(now + COMPLAINT / 2), None);
+        assert_eq!(complaints.tell(now + COMPLAINT), Some(100));
+        assert_eq!(complaints.tell(now + 2 * COMPLAINT), Some(0));
+    }
 }

@@ -70,7 +70,8 @@ pub struct Account {
     pub accepted: u64,
     /// Requests whose head was read.
     pub begun: u64,
-    /// Requests whose whole response went to the kernel.
+    /// Requests whose whole response went to the kernel; of those that are the last on their connection, only if the client
+    /// has acknowledged it.
     pub answered: u64,
     /// Requests that ended without a whole response because their client went away or broke off.
     pub aborted: u64,
@@ -78,7 +79,8 @@ pub struct Account {
     pub drained: u64,
     /// Requests begun and not finished.
     pub in_flight: u64,
-    /// Requests that were in flight when the replica ended, and connections that had left HTTP (a WebSocket).
+    /// Requests that were in flight when the replica ended, connections that had left HTTP (a WebSocket), and connections
+    /// whose client had not acknowledged all of an answer that was counted before the stop.
     pub cut: u64,
     /// Connections open now.
     pub connections: u64,

@@ -188,8 +188,12 @@ fn routes(replica: Arc<Replica>) -> Router {
 
 async fn readyz(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
     let state = replica.lifecycle.state();
-    let status = if state == State::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, format!("{state}\n"))
+    if replica.is_ready() {
+        return (StatusCode::OK, format!("{state}\n"));
+    }
+    // At its limit on connections it would let new ones wait.
+    let word = if state == State::Ready { "full" } else { state.name() };
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{word}\n"))
 }
 
 async fn metrics(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {

@@ -3,15 +3,19 @@
 //!
 //! hyper serves the requests; the [`Link`] knows what hyper does not tell, whether the connection is idle.
 
+mod end;
 mod http1;
 mod http2;
 mod io;
 mod queue;
 mod recognize;
+mod unacknowledged;
 mod watch;
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Router;
 use bytes::Bytes;
@@ -19,6 +23,7 @@ use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use self::end::Last;
 use self::io::Io;
 use self::recognize::{Recognized, recognize};
 use self::watch::Watch;
@@ -38,6 +43,8 @@ pub(crate) struct Rest {
     pub(crate) open: Open,
     /// Its turn to go to a sibling, if it has it.
     pub(crate) turn: Option<Ticket>,
+    /// Its client has just connected and has sent nothing yet.
+    pub(crate) is_new: bool,
 }
 
 /// Serves one connection to its end, or to the point where a sibling serves it on.
@@ -46,6 +53,12 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
     let mut unwanted = None;
     // It fails only if the client has broken off.
     let Ok(client) = rest.stream.peer_addr() else { return };
+    let idleness = Arc::clone(rest.open.idleness());
+    poll_fn(|context| {
+        idleness.is_served_by(context.waker());
+        Poll::Ready(())
+    })
+    .await;
     let mut refused_since = None;
     let mut watch = pin!(Watch::new(&replica));
     loop {
@@ -57,7 +70,7 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
         let moving = match protocol {
             None => next,
             Some(protocol) => {
-                let link = Arc::new(Link::new(Arc::clone(&replica), protocol, client));
+                let link = Arc::new(Link::new(Arc::clone(&replica), protocol, client, Arc::clone(&idleness)));
                 let app = App::new(router.clone(), Arc::clone(&link));
                 let io = Io::new(next, link);
                 let left = match protocol {
@@ -75,13 +88,13 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
         let left = match Order::from_word(word) {
             Order::HandOver => match hand_over(moving, &replica).await {
                 Some(rest) if replica.outbox.is_hopeless(*refused_since.get_or_insert_with(Instant::now)) => {
-                    look_again(rest, &replica)
+                    look_again(rest, &replica).await
                 }
                 left => left,
             },
-            Order::LastLook => look_again(moving, &replica),
+            Order::LastLook => look_again(moving, &replica).await,
             Order::CloseIdle if moving.unread.is_empty() => {
-                replica.traffic.connections_closed_idle.add(1);
+                close_idle(moving, &replica).await;
                 None
             }
             // Part of a request is here already, so it is not idle: it gets its answer, and that is the last one.
@@ -95,7 +108,7 @@ pub(crate) async fn serve(mut rest: Rest, router: Router, replica: Arc<Replica>)
 
 /// Gives the connection to a sibling, or has it back.
 async fn hand_over(rest: Rest, replica: &Replica) -> Option<Rest> {
-    let Rest { stream, unread, open, turn } = rest;
+    let Rest { stream, unread, open, turn, is_new } = rest;
     // Out of the reactor before the descriptor goes: see the handover's documentation.
     let Ok(stream) = stream.into_std() else { return None };
     let given = match turn {
@@ -107,20 +120,26 @@ async fn hand_over(rest: Rest, replica: &Replica) -> Option<Rest> {
         Ok(()) => None,
         Err((descriptor, unread)) => {
             let stream = TcpStream::from_std(std::net::TcpStream::from(descriptor)).ok()?;
-            Some(Rest { stream, unread, open, turn: None })
+            Some(Rest { stream, unread, open, turn: None, is_new })
         }
     }
 }
 
+/// Ends a connection that nothing is under way on.
+async fn close_idle(rest: Rest, replica: &Replica) {
+    replica.traffic.connections_closed_idle.add(1);
+    end::in_stages(&rest.stream, &rest.open, Last::default()).await;
+}
+
 /// Closes the connection unless a request is already here.
-fn look_again(mut rest: Rest, replica: &Replica) -> Option<Rest> {
+async fn look_again(mut rest: Rest, replica: &Replica) -> Option<Rest> {
     if rest.unread.is_empty() {
         let mut bytes = [0; FIRST_READ];
         // Asks the kernel itself: tokio would trust what it last heard of the socket.
         match rustix::net::recv(&rest.stream, &mut bytes[..], RecvFlags::DONTWAIT) {
             Ok((_, length)) if length > 0 => rest.unread = Bytes::copy_from_slice(&bytes[..length]),
             _ => {
-                replica.traffic.connections_closed_idle.add(1);
+                close_idle(rest, replica).await;
                 return None;
             }
         }

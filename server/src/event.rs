@@ -106,6 +106,8 @@ pub enum Event {
     AcceptFailed {
         /// The kernel's words.
         error: String,
+        /// How many before it are not told, since one is told in a second.
+        untold: u64,
     },
     /// Told to stop.
     SignalReceived {

@@ -104,7 +104,9 @@ mod connection;
 mod drain;
 mod event;
 mod exchange;
+mod framing;
 pub mod handover;
+mod idle;
 mod lifecycle;
 mod limits;
 mod link;
@@ -117,6 +119,7 @@ mod server;
 mod signals;
 mod start_error;
 mod strategy;
+mod timer;
 
 pub use account::Account;
 pub use admin::{AdminAddress, BadAdminAddress, Readiness, ask_ready};

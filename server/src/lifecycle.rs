@@ -82,6 +82,7 @@ pub(crate) struct Ledger {
     answered: AtomicU64,
     aborted: AtomicU64,
     upgraded: AtomicU64,
+    owed: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     /// Monotonic nanoseconds of the last finished response; 0 before the first.
@@ -96,7 +97,7 @@ impl Ledger {
 
     /// `count` responses were finished at `now_ns`.
     pub(crate) fn answer(&self, count: u64, now_ns: u64) {
-        self.last_response_ns.store(now_ns, Ordering::Relaxed);
+        self.last_response_ns.fetch_max(now_ns, Ordering::Relaxed);
         self.answered.fetch_add(count, Ordering::Relaxed);
     }
 
@@ -115,9 +116,20 @@ impl Ledger {
         self.upgraded.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// What would be lost if the replica ended now: requests in flight, and connections that have left HTTP.
+    /// A connection is about to end whose client does not have all of its last answer, which was counted long before.
+    pub(crate) fn owe(&self) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has, or it has broken off.
+    pub(crate) fn settle(&self) {
+        self.owed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What would be lost if the replica ended now: requests in flight, connections that have left HTTP, and those that are
+    /// about to end before their clients have everything.
     pub(crate) fn at_stake(&self) -> u64 {
-        self.in_flight() + self.upgraded.load(Ordering::Relaxed)
+        self.in_flight() + self.upgraded.load(Ordering::Relaxed) + self.owed.load(Ordering::Relaxed)
     }
 
     /// A connection is open here, accepted or taken over.

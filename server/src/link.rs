@@ -9,13 +9,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::task::Context;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
 use crate::clock::monotonic_ns;
+use crate::idle::Idleness;
 use crate::replica::Replica;
 
 /// What a connection speaks.
@@ -57,14 +61,36 @@ pub(crate) struct Link {
     heard: AtomicBool,
     /// Since when part of a head has been there; 0 when unknown.
     head_since_ns: AtomicU64,
-    /// When the last response was finished, or the connection opened.
-    idle_since_ns: AtomicU64,
+    /// Since when nothing has been under way.
+    idleness: Arc<Idleness>,
     /// The next response is the last one, whatever the order says.
     last: AtomicBool,
+    /// No answer follows the one under way (or, on HTTP/2, the client was told to go): what is answered from now on stays in
+    /// flight until the connection's end shows that the client has it.
+    closing: AtomicBool,
+    /// Answers that are with the kernel and wait for that.
+    withheld: AtomicU64,
+    /// When the last of them was finished.
+    withheld_ns: AtomicU64,
+    /// How often the application has asked for a piece of the last request's body.
+    asked: AtomicU64,
+    /// Whether it waits for one.
+    waits_for_body: AtomicBool,
+    /// The last request whose body did not come in time.
+    timed_out: AtomicU64,
+    /// Who reads over a body that the application did not read.
+    left_over: AtomicWaker,
     /// Streams that have left HTTP: on HTTP/1 the connection, on HTTP/2 each of several.
     upgraded: AtomicU64,
-    /// Bytes came or went since somebody asked.
-    stirs: AtomicBool,
+    /// How many requests had begun when it was last asked whether it is quiet.
+    asked_at: AtomicU64,
+    /// On HTTP/2: answers, and pieces of them, that the client has no room for (or not yet), rather than that the
+    /// application has nothing more for them.
+    blocked: AtomicU64,
+    /// Whether any of them went on since it was last asked whether they are stuck.
+    moves: AtomicBool,
+    /// Since when none has; 0 when unknown.
+    stuck_since_ns: AtomicU64,
 }
 
 /// How far a request's body has been read.
@@ -93,7 +119,12 @@ impl Reading {
 }
 
 impl Link {
-    pub(crate) fn new(replica: Arc<Replica>, protocol: Protocol, client: SocketAddr) -> Self {
+    pub(crate) fn new(
+        replica: Arc<Replica>,
+        protocol: Protocol,
+        client: SocketAddr,
+        idleness: Arc<Idleness>,
+    ) -> Self {
         Self {
             replica,
             protocol,
@@ -106,10 +137,20 @@ impl Link {
             holds: AtomicBool::new(false),
             heard: AtomicBool::new(false),
             head_since_ns: AtomicU64::new(0),
-            idle_since_ns: AtomicU64::new(monotonic_ns()),
+            idleness,
             last: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            withheld: AtomicU64::new(0),
+            withheld_ns: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            waits_for_body: AtomicBool::new(false),
+            timed_out: AtomicU64::new(0),
+            left_over: AtomicWaker::new(),
             upgraded: AtomicU64::new(0),
-            stirs: AtomicBool::new(false),
+            asked_at: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+            moves: AtomicBool::new(false),
+            stuck_since_ns: AtomicU64::new(0),
         }
     }
 
@@ -131,9 +172,41 @@ impl Link {
         self.begun.load(Relaxed) == self.flushed.load(Relaxed) && self.upgraded.load(Relaxed) == 0
     }
 
-    /// Idle, and not a byte came or went since this was asked before.
+    /// On HTTP/2: tasks of requests have yet to notice that the connection is over.
+    pub(crate) fn has_open_streams(&self) -> bool {
+        self.protocol == Protocol::Http2 && !self.is_idle()
+    }
+
+    /// Idle, and no request began since this was asked before. What else comes (a PING) is no reason to stay.
     pub(crate) fn has_gone_quiet(&self) -> bool {
-        !self.stirs.swap(false, Relaxed) && self.is_idle()
+        let begun = self.begun.load(Relaxed);
+        self.asked_at.swap(begun, Relaxed) == begun && self.is_idle()
+    }
+
+    /// On HTTP/2: an answer, or a piece of one, is to be sent.
+    pub(crate) fn block(&self) {
+        self.blocked.fetch_add(1, Relaxed);
+    }
+
+    /// It was sent, or the application is asked for more.
+    pub(crate) fn unblock(&self) {
+        self.blocked.fetch_sub(1, Relaxed);
+        self.go_on();
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.moves.store(true, Relaxed);
+    }
+
+    /// Whether the client has had no room for any answer for longer than it may, as of `now_ns`; asked from time to time.
+    pub(crate) fn is_stuck(&self, now_ns: u64) -> bool {
+        let since = self.stuck_since_ns.load(Relaxed);
+        let moves = self.moves.swap(false, Relaxed);
+        if self.blocked.load(Relaxed) == 0 || moves || since == 0 {
+            self.stuck_since_ns.store(now_ns, Relaxed);
+            return false;
+        }
+        u128::from(now_ns.saturating_sub(since)) >= self.replica.limits.write_timeout.as_nanos()
     }
 
     /// What the client sends next is the beginning of a request, not the rest of a body that nobody read.
@@ -179,6 +252,94 @@ impl Link {
         self.last.store(true, Relaxed);
     }
 
+    /// The answer that begins now is the last one, or, on HTTP/2, the client is told to go.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Release);
+        self.left_over.wake();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Acquire)
+    }
+
+    /// Wakes whoever reads over a body when no answer follows.
+    pub(crate) fn wait_for_close(&self, context: &Context<'_>) {
+        self.left_over.register(context.waker());
+    }
+
+    /// The application dropped the body of this request, the last one that began, and nobody reads it over.
+    pub(crate) fn is_body_dropped(&self, request: u64) -> bool {
+        self.reading.load(Acquire) == Reading::Dropped.of(request)
+    }
+
+    /// The client did not send the body of this request in time.
+    pub(crate) fn time_body_out(&self, request: u64) {
+        self.timed_out.store(request, Release);
+    }
+
+    pub(crate) fn is_body_timed_out(&self, request: u64) -> bool {
+        self.timed_out.load(Acquire) == request
+    }
+
+    /// On HTTP/1: a request is under way, and hyper has not yet handed its answer to the kernel.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.protocol == Protocol::Http1
+            && self.begun.load(Relaxed) != self.flushed.load(Relaxed)
+            && self.upgraded.load(Relaxed) == 0
+    }
+
+    /// The application asks for a piece of a request's body.
+    pub(crate) fn ask_for_body(&self) {
+        self.asked.fetch_add(1, Release);
+    }
+
+    /// Whether there was none yet.
+    pub(crate) fn wait_for_body(&self, waits: bool) {
+        self.waits_for_body.store(waits, Release);
+    }
+
+    /// How often it has asked.
+    pub(crate) fn body_asked(&self) -> u64 {
+        self.asked.load(Acquire)
+    }
+
+    /// The body under way is not whole, although everything was read that came: the application has asked since it had asked
+    /// so often, in vain.
+    pub(crate) fn lacks_body(&self, asked: u64) -> bool {
+        let reading = self.reading.load(Acquire);
+        Reading::Dropped.is(reading)
+            || Reading::UnderWay.is(reading) && self.waits_for_body.load(Acquire) && self.body_asked() > asked
+    }
+
+    /// The client may be in the middle of a message, or may speak something else than HTTP.
+    pub(crate) fn may_hear_more(&self) -> bool {
+        let is_read = Reading::Done.is(self.reading.load(Relaxed));
+        // What comes behind the last request is none.
+        let is_in_head = self.heard.load(Relaxed) && !self.is_closing();
+        self.upgraded.load(Relaxed) > 0 || self.protocol == Protocol::Http1 && (is_in_head || !is_read)
+    }
+
+    /// Whether an answer waits for the client to have it.
+    pub(crate) fn withholds(&self) -> bool {
+        self.withheld.load(Relaxed) > 0
+    }
+
+    /// What was withheld is answered if the client has it, and was for nothing if it is lost.
+    pub(crate) fn conclude(&self, is_whole: bool, is_lost: bool) {
+        if !is_whole && !is_lost {
+            return;
+        }
+        let count = self.withheld.swap(0, Relaxed);
+        if count == 0 {
+            return;
+        }
+        if is_whole {
+            self.replica.ledger.answer(count, self.withheld_ns.load(Relaxed));
+        } else {
+            self.replica.ledger.abort(count);
+        }
+    }
+
     /// A stream leaves HTTP; on HTTP/1 the connection does, for the rest of its life.
     pub(crate) fn upgrade(&self) {
         self.upgraded.fetch_add(1, Relaxed);
@@ -188,14 +349,6 @@ impl Link {
     /// Bytes came from the client.
     pub(crate) fn hear(&self) {
         self.heard.store(true, Relaxed);
-        self.stirs.store(true, Relaxed);
-    }
-
-    /// Bytes went to the client.
-    pub(crate) fn tell(&self) {
-        if self.protocol == Protocol::Http2 {
-            self.stirs.store(true, Relaxed);
-        }
     }
 
     /// hyper's buffer is empty, and so everything that ended is with the kernel. HTTP/2 streams share a buffer, there it
@@ -218,12 +371,15 @@ impl Link {
             |since_ns: u64, limit: Duration| u128::from(now_ns.saturating_sub(since_ns)) >= limit.as_nanos();
         match self.part_of_head_since(now_ns) {
             Some(since) => exceeds(since, limits.head_timeout).then_some(Overdue::Head),
-            None => exceeds(self.idle_since_ns(), limits.idle_timeout).then_some(Overdue::Request),
+            None => exceeds(self.idleness.since_ns(), limits.idle_timeout).then_some(Overdue::Request),
         }
     }
 
-    fn idle_since_ns(&self) -> u64 {
-        self.idle_since_ns.load(Relaxed)
+    /// Whether it has to make room for another connection: idle, and not in the middle of a head.
+    pub(crate) fn must_go(&self) -> bool {
+        self.idleness.must_go()
+            && self.is_idle()
+            && (self.protocol == Protocol::Http2 || !self.heard.load(Relaxed))
     }
 
     /// Since when a part of the next request's head has been there, if it is; asked from time to time, the first time
@@ -245,6 +401,7 @@ impl Link {
         let reading = if has_body { Reading::UnderWay } else { Reading::Done };
         self.replica.ledger.begin();
         let request = self.begun.fetch_add(1, Relaxed) + 1;
+        self.idleness.end();
         self.reading.store(reading.of(request), Relaxed);
         self.heard.store(false, Relaxed);
         self.head_since_ns.store(0, Relaxed);
@@ -282,6 +439,9 @@ impl Link {
                     self.finish(1);
                 } else {
                     self.replica.ledger.abort(1);
+                    if self.is_idle() {
+                        self.idleness.begin(monotonic_ns());
+                    }
                 }
             }
         }
@@ -289,17 +449,24 @@ impl Link {
 
     fn finish(&self, count: u64) {
         let now = monotonic_ns();
-        self.idle_since_ns.store(now, Relaxed);
+        if self.is_idle() {
+            self.idleness.begin(now);
+        }
         // Bytes that came while the request was served belonged to its body, as a rule.
         self.heard.store(false, Relaxed);
-        self.replica.ledger.answer(count, now);
+        if self.is_closing() {
+            self.withheld_ns.store(now, Relaxed);
+            self.withheld.fetch_add(count, Relaxed);
+        } else {
+            self.replica.ledger.answer(count, now);
+        }
     }
 }
 
 impl Drop for Link {
     /// The connection is gone: what was not finished never will be.
     fn drop(&mut self) {
-        let unfinished = self.begun.load(Relaxed) - self.flushed.load(Relaxed);
+        let unfinished = self.begun.load(Relaxed) - self.flushed.load(Relaxed) + self.withheld.load(Relaxed);
         if unfinished > 0 {
             self.replica.ledger.abort(unfinished);
         }
@@ -322,9 +489,11 @@ impl Upgraded {
 
 impl Drop for Upgraded {
     fn drop(&mut self) {
-        self.0.idle_since_ns.store(monotonic_ns(), Relaxed);
         self.0.upgraded.fetch_sub(1, Relaxed);
         self.0.replica.ledger.end_upgraded();
+        if self.0.is_idle() {
+            self.0.idleness.begin(monotonic_ns());
+        }
     }
 }
 
@@ -348,7 +517,8 @@ mod tests {
     fn link() -> Link {
         let observer = Observer::new("a".into(), Arc::new(|_| {}));
         let replica = Replica::new("a".into(), Limits::default(), Vec::new(), observer);
-        Link::new(Arc::new(replica), Protocol::Http1, ([127, 0, 0, 1], 1).into())
+        let idleness = replica.idle_connections.add();
+        Link::new(Arc::new(replica), Protocol::Http1, ([127, 0, 0, 1], 1).into(), idleness)
     }
 
     #[test]

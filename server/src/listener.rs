@@ -3,9 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, accept_with};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 /// Length of the accept queue that is asked for. The kernel cuts it to `net.core.somaxconn` (4096 by default), see
 /// listen(2).
@@ -32,14 +34,30 @@ pub(crate) fn bind(addr: SocketAddr, sharing: Sharing) -> io::Result<TcpListener
         socket.set_reuse_port(true)?;
     }
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
+/// A client whose host is gone without a word is noticed after two minutes: probes begin when nothing has come for a minute
+/// (nginx and Go do the same, with other times). Accepted connections inherit it (tcp(7), socket(7)).
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_mins(1))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4)
+}
+
 /// The next connection of the accept queue, non-blocking from the start (accept4(2)).
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     Ok(accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?.into())
+}
+
+/// Whether a connection waits in the accept queue, asking the kernel itself. If it does not say: there may be one.
+pub(crate) fn has_waiting(listener: &TcpListener) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&at_once)).map_or(true, |ready| ready > 0)
 }
 
 /// A number that is the same for a socket in every process that holds it, and of no other socket until the next boot
@@ -101,6 +119,19 @@ mod tests {
         for sharing in [Sharing::Exclusive, Sharing::ReusePort] {
             assert_eq!(bind(addr, sharing).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
+    }
+
+    #[test]
+    fn accepted_connections_are_probed_when_they_are_silent() {
+        let listener = bind(anywhere(), Sharing::Exclusive).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        assert!(!has_waiting(&listener));
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(has_waiting(&listener));
+        let stream = accept(&listener).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_mins(1));
     }
 
     #[test]

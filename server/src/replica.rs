@@ -9,10 +9,13 @@ use tokio::sync::{Notify, futures::Notified};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+use crate::accept::Complaints;
 use crate::account::{Account, Traffic};
+use crate::clock::monotonic_ns;
 use crate::event::Observer;
 use crate::handover::outbox::Outbox;
-use crate::lifecycle::{Ledger, Lifecycle};
+use crate::idle::{IdleConnections, Idleness};
+use crate::lifecycle::{Ledger, Lifecycle, State};
 use crate::limits::Limits;
 use crate::room::{Room, Seat};
 
@@ -113,6 +116,9 @@ pub(crate) struct Replica {
     pub(crate) orders: Orders,
     /// Room for connections.
     pub(crate) room: Arc<Room>,
+    /// Which of them could make room.
+    pub(crate) idle_connections: IdleConnections,
+    pub(crate) accept_failures: Complaints,
     /// Every connection, upgraded ones too, holds a token or runs as a task of this tracker.
     pub(crate) connections: TaskTracker,
     /// Where connections are handed in that go to a sibling.
@@ -136,6 +142,8 @@ impl Replica {
             observer,
             orders: Orders::default(),
             room: Arc::new(Room::new(limits.max_connections)),
+            idle_connections: IdleConnections::default(),
+            accept_failures: Complaints::default(),
             connections: TaskTracker::new(),
             outbox: Outbox::default(),
         }
@@ -145,6 +153,11 @@ impl Replica {
     pub(crate) async fn wait_until_drained(&self, deadline: Instant) -> bool {
         self.connections.close();
         timeout_at(deadline, self.connections.wait()).await.is_ok()
+    }
+
+    /// Whether it should get new connections: it is ready, and nobody has been waiting for room for long.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lifecycle.state() == State::Ready && !self.room.is_short(monotonic_ns())
     }
 
     /// The account as of now.
@@ -157,6 +170,7 @@ impl Replica {
 #[derive(Debug)]
 pub(crate) struct Open {
     replica: Arc<Replica>,
+    idleness: Arc<Idleness>,
     _token: TaskTrackerToken,
     _seat: Seat,
 }
@@ -164,12 +178,26 @@ pub(crate) struct Open {
 impl Open {
     pub(crate) fn new(replica: &Arc<Replica>, seat: Seat) -> Self {
         replica.ledger.open();
-        Self { replica: Arc::clone(replica), _token: replica.connections.token(), _seat: seat }
+        Self {
+            replica: Arc::clone(replica),
+            idleness: replica.idle_connections.add(),
+            _token: replica.connections.token(),
+            _seat: seat,
+        }
+    }
+
+    pub(crate) fn idleness(&self) -> &Arc<Idleness> {
+        &self.idleness
+    }
+
+    pub(crate) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.replica.idle_connections.remove(&self.idleness);
         self.replica.ledger.close();
     }
 }

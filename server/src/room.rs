@@ -1,6 +1,8 @@
 //! Room for connections: how many may be open at once, and who waits until one ends.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -10,7 +12,12 @@ pub(crate) struct Room {
     free: Semaphore,
     /// Connections inside beyond the limit: as many ends make no room.
     beyond: Mutex<usize>,
+    /// Since when somebody has been waiting, in monotonic nanoseconds; 0 while nobody is.
+    short_since_ns: AtomicU64,
 }
+
+/// How long somebody has to wait for room before the replica says that it is full.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// A connection's place inside, for as long as it is held.
 #[derive(Debug)]
@@ -18,7 +25,7 @@ pub(crate) struct Seat(Arc<Room>);
 
 impl Room {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { free: Semaphore::new(limit), beyond: Mutex::new(0) }
+        Self { free: Semaphore::new(limit), beyond: Mutex::new(0), short_since_ns: AtomicU64::new(0) }
     }
 
     /// A seat, if one is free.
@@ -34,6 +41,22 @@ impl Room {
             permit.forget();
         }
         Seat(Arc::clone(self))
+    }
+
+    /// Somebody waits for a seat, as of `now_ns`.
+    pub(crate) fn begin_wait(&self, now_ns: u64) {
+        let _ = self.short_since_ns.compare_exchange(0, now_ns, Relaxed, Relaxed);
+    }
+
+    /// Somebody got one.
+    pub(crate) fn end_wait(&self) {
+        self.short_since_ns.store(0, Relaxed);
+    }
+
+    /// Whether somebody has been waiting for long, as of `now_ns`.
+    pub(crate) fn is_short(&self, now_ns: u64) -> bool {
+        let since = self.short_since_ns.load(Relaxed);
+        since != 0 && u128::from(now_ns.saturating_sub(since)) >= SHORT.as_nanos()
     }
 
     /// A seat at once, beyond the limit if it must be; nobody else enters before the number is below the limit again.

@@ -87,6 +87,9 @@ pub(super) async fn serve(
                 break;
             }
         }
+        if link.must_go() {
+            return Poll::Ready(Turn::Overdue(Overdue::Request));
+        }
         let is_overdue = timer.filter(|_| link.is_idle()).and_then(|now| link.overdue(now));
         is_overdue.map_or(Poll::Pending, |overdue| Poll::Ready(Turn::Overdue(overdue)))
     })
@@ -108,7 +111,7 @@ pub(super) async fn serve(
         }
         Turn::Idle(ticket) => {
             let parts = connection.into_parts()?;
-            let rest = parts.io.into_rest(parts.read_buf);
+            let rest = parts.io.into_rest(parts.read_buf)?;
             Some(Rest { turn: ticket, ..rest })
         }
     }

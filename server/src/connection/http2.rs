@@ -11,24 +11,48 @@ use hyper::server::conn::http2;
 use tokio::task;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
+use super::end::Owed;
 use super::io::Io;
+use super::unacknowledged::unacknowledged;
 use super::watch::Watch;
 use crate::exchange::App;
 use crate::link::{Link, Upgraded};
 use crate::replica::{Order, Replica};
 
-/// How long a client that was told to go, and has no stream, may be silent before the connection is dropped: long enough
-/// for a round trip to anywhere, and for a request that was sent before the client knew.
+/// How long a client that was told to go, and has no stream, may begin none before the connection is ended: long enough for
+/// a round trip to anywhere, and for a request that was sent before the client knew. Whether it acknowledges or sends
+/// anything else does not matter.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// The most that is held back of one stream's answer while its client has no room for it.
+const MAX_SEND_BUFFER: usize = 16 * 1024;
+
 /// Serves HTTP/2 until the connection is over.
-pub(super) async fn serve(io: Io, app: App, replica: &Replica, mut watch: Pin<&mut Watch<'_>>) {
+pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch: Pin<&mut Watch<'_>>) {
     let link = app.link();
     let mut builder = http2::Builder::new(Streams::of(&link));
+    let addresses = io.addresses();
     let max_head = u32::try_from(replica.limits.max_head).unwrap_or(u32::MAX);
-    builder.max_header_list_size(max_head).enable_connect_protocol();
+    builder
+        .max_header_list_size(max_head)
+        .max_concurrent_streams(replica.limits.max_streams)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .enable_connect_protocol();
     let mut connection = pin!(builder.serve_connection(io, app));
     let mut farewell: Option<Interval> = None;
+    // What the client has by now is no longer at stake, however long other streams take; what it does not have is, even if it
+    // was counted before.
+    let mut owed = None;
+    let look = |owed: &mut Option<Owed<'a>>| match addresses.map(|(local, peer)| unacknowledged(local, peer))
+    {
+        Some(Ok(Some(rest))) => {
+            if rest == 0 {
+                link.conclude(true, false);
+            }
+            Owed::set(owed, rest > 0 && !link.withholds() && link.is_idle(), &replica.ledger);
+        }
+        _ => Owed::set(owed, false, &replica.ledger),
+    };
     poll_fn(|context| {
         if connection.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
@@ -37,11 +61,18 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, mut watch: Pin<&m
         if order == Order::Cut {
             return Poll::Ready(());
         }
-        let is_overdue = timer.is_some_and(|now| link.is_idle() && link.overdue(now).is_some());
+        if timer.is_some_and(|now| link.is_stuck(now)) {
+            return Poll::Ready(());
+        }
+        let is_overdue =
+            link.must_go() || timer.is_some_and(|now| link.is_idle() && link.overdue(now).is_some());
         if (order != Order::Serve || is_overdue) && farewell.is_none() {
             // GOAWAY in two steps (RFC 9113, section 6.8): "no new streams, please", then, after a round trip, the last
             // stream that was taken. Streams in flight finish; one poll more sends the first step.
             connection.as_mut().graceful_shutdown();
+            link.close();
+            look(&mut owed);
+            let _ = link.has_gone_quiet();
             context.waker().wake_by_ref();
             let mut looks = interval_at(Instant::now() + FAREWELL, FAREWELL);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,6 +80,7 @@ pub(super) async fn serve(io: Io, app: App, replica: &Replica, mut watch: Pin<&m
         }
         // h2 waits for the end of that round trip without a bound.
         while farewell.as_mut().is_some_and(|looks| looks.poll_tick(context).is_ready()) {
+            look(&mut owed);
             if link.has_gone_quiet() {
                 replica.traffic.connections_closed_idle.add(1);
                 return Poll::Ready(());

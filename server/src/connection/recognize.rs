@@ -9,9 +9,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
+use super::end::{self, Last};
 use super::queue::Queue;
 use super::watch::Watch;
-use super::{FIRST_READ, Rest, head_timed_out};
+use super::{FIRST_READ, Rest, close_idle, head_timed_out};
 use crate::handover::outbox::Ticket;
 use crate::link::Protocol;
 use crate::replica::{Order, Replica};
@@ -83,9 +84,11 @@ pub(super) async fn recognize(
             }
             let Poll::Ready(readable) = rest.stream.poll_read_ready(context) else {
                 let limits = &replica.limits;
-                let patience = if bytes.is_empty() { limits.idle_timeout } else { limits.head_timeout };
+                let is_idle = bytes.is_empty() && !rest.is_new;
+                let patience = if is_idle { limits.idle_timeout } else { limits.head_timeout };
                 let is_late = timer.is_some() && since.elapsed() >= patience;
-                return if is_late { Poll::Ready(Found::TooLate) } else { Poll::Pending };
+                let must_go = bytes.is_empty() && rest.open.idleness().must_go();
+                return if is_late || must_go { Poll::Ready(Found::TooLate) } else { Poll::Pending };
             };
             let is_first = bytes.is_empty();
             bytes.reserve(FIRST_READ);
@@ -99,14 +102,17 @@ pub(super) async fn recognize(
         }
     })
     .await;
+    rest.is_new &= bytes.is_empty();
     rest.unread = bytes.freeze();
     match found {
         Found::Over => Recognized::Over,
         Found::TooLate => {
             if rest.unread.is_empty() {
-                replica.traffic.connections_closed_idle.add(1);
+                close_idle(rest, replica).await;
             } else {
                 let _ = rest.stream.try_write(&head_timed_out(replica));
+                let last = Last { is_sending: true, ..Last::default() };
+                end::in_stages(&rest.stream, &rest.open, last).await;
             }
             Recognized::Over
         }

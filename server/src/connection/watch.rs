@@ -33,7 +33,8 @@ impl<'a> Watch<'a> {
     pub(super) fn new(replica: &'a Replica) -> Self {
         // Four looks for each timeout: it is enforced within a quarter more than it says.
         let limits = &replica.limits;
-        let interval = (limits.head_timeout.min(limits.idle_timeout) / 4).max(Duration::from_millis(1));
+        let least = limits.head_timeout.min(limits.idle_timeout).min(limits.write_timeout);
+        let interval = (least / 4).max(Duration::from_millis(1));
         Self {
             orders: &replica.orders,
             armed: None,

@@ -99,7 +99,8 @@
 //! An abstract name has no permissions: whoever shares the network namespace can take the names of the group before the
 //! replicas do, or connect again and again. They get nothing, but they can keep siblings from finding each other: a replica
 //! without a place serves all the same, and stops as a lame duck if its siblings cannot be reached. Where such users are
-//! not trusted, use a directory that only the service's user can enter (`unix:/DIRECTORY`, mode 0700).
+//! not trusted, use a directory that only the service's user can enter (`unix:/DIRECTORY`, mode 0700). A directory that
+//! other users can write to, or that belongs to another user than root or the replica's own, is refused at start.
 //!
 //! User 65534 is what the kernel calls any user that has no number in the own user namespace (`user_namespaces(7)`). A replica
 //! that runs as 65534 cannot tell them from its own; run it as another user, as the image does (65532).
@@ -107,6 +108,7 @@
 mod address;
 pub(crate) mod channel;
 pub(crate) mod claim;
+mod directory;
 pub(crate) mod family;
 pub(crate) mod give;
 pub(crate) mod host;

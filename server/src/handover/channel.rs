@@ -223,7 +223,7 @@ pub(super) mod tests {
 
     async fn pair(test: &str) -> (Slot, Channel, Channel) {
         let group = group(test);
-        let slot = Slot::take(&group).unwrap();
+        let slot = Slot::take(&group).await.unwrap();
         let near = Channel::connect(&group, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         (slot, near, far)
@@ -298,7 +298,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_full_backlog_is_waited_for() {
         let group = group("backlog");
-        let slot = Slot::take(&group).unwrap();
+        let slot = Slot::take(&group).await.unwrap();
         let mut early = Vec::new();
         let mut late = loop {
             let mut connecting = Box::pin(Channel::connect(&group, slot.number));

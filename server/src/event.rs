@@ -78,6 +78,18 @@ pub enum Event {
         /// The sibling.
         from: String,
     },
+    /// Another process holds the admin address: the replica serves without it and tries again.
+    AdminUnavailable {
+        /// The address.
+        addr: String,
+        /// The kernel's words.
+        error: String,
+    },
+    /// The admin address, which was taken at the start, is this replica's now.
+    AdminListening {
+        /// The address.
+        addr: String,
+    },
     /// May receive new traffic.
     Ready,
     /// A sibling that stops gave a listener.
@@ -157,7 +169,8 @@ impl Event {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::ConnectionLimit { .. }
+            Self::AdminUnavailable { .. }
+            | Self::ConnectionLimit { .. }
             | Self::HandoverRefused { .. }
             | Self::LameDuck { .. }
             | Self::DrainTimeout { .. } => Level::Warn,

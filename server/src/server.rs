@@ -11,7 +11,8 @@ use axum::http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::accept::Entrance;
-use crate::admin::{self, AdminAddress};
+use crate::admin;
+use crate::admin::address::AdminAddress;
 use crate::clock::monotonic_ns;
 use crate::drain::{Drain, DrainSource};
 use crate::event::{Event, Observer, Record};
@@ -157,7 +158,8 @@ impl Server {
     }
 
     /// Answers `/healthz`, `/readyz`, `/metrics` and `/account` of this very replica at `addr`, also while siblings share
-    /// the main port and while it drains.
+    /// the main port and while it drains. If another process holds the address, the replica serves without it, reports
+    /// [`Event::AdminUnavailable`], and tries again until it ends.
     pub fn admin(mut self, addr: AdminAddress) -> Self {
         self.admin = Some(addr);
         self
@@ -212,7 +214,7 @@ impl Server {
         let replica = Arc::new(Replica::new(self.name, self.limits, self.stamp, observer));
         let _admin = match self.admin {
             Some(addr) => Some(
-                admin::serve(&addr, Arc::clone(&replica))
+                admin::serve(addr.clone(), Arc::clone(&replica))
                     .map_err(|source| StartError::Admin { addr, source })?,
             ),
             None => None,

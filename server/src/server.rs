@@ -47,6 +47,7 @@ pub struct Server {
     goodbye_after: Duration,
     drain: DrainSource,
     handover: Option<HandoverAddress>,
+    service: Option<String>,
     admin: Option<AdminAddress>,
     stamp: Vec<(HeaderName, HeaderValue)>,
     tell: Arc<dyn Fn(&Record) + Send + Sync>,
@@ -89,6 +90,7 @@ impl Server {
             goodbye_after: Duration::ZERO,
             drain: DrainSource::new(),
             handover: None,
+            service: None,
             admin: None,
             stamp: Vec::new(),
             tell: Arc::new(|_| {}),
@@ -132,6 +134,15 @@ impl Server {
     /// is served, `unix:@hitless-server.0.0.0.0:8080` for example.
     pub fn handover(mut self, group: HandoverAddress) -> Self {
         self.handover = Some(group);
+        self
+    }
+
+    /// The name of the service that this is a replica of, under [`Strategy::Handover`]: up to
+    /// [`MAX_NAME`](crate::handover::protocol::MAX_NAME) bytes of UTF-8 count. Only replicas of the same name give their
+    /// connections to each other. Replicas without a name are siblings of each other, whatever program they are, and of no
+    /// replica with a name. Use it where several programs of one user may share a port.
+    pub fn service(mut self, name: impl Into<String>) -> Self {
+        self.service = Some(name.into());
         self
     }
 
@@ -223,7 +234,7 @@ impl Server {
         let entrance = Entrance { replica: Arc::clone(&replica), router: router.with_state(()) };
         let listeners = Arc::new(Listeners::new(entrance));
         let family = if self.strategy == Strategy::Handover {
-            Some(Family::join(self.addr, self.handover, &replica, &listeners).await?)
+            Some(Family::join(self.addr, self.handover, self.service.as_deref(), &replica, &listeners).await?)
         } else {
             let addr = listeners
                 .bind(self.addr, self.strategy.sharing())

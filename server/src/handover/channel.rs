@@ -47,6 +47,8 @@ pub(crate) enum ChannelError {
     OutOfTurn,
     #[error("the peer serves {0}")]
     OtherAddress(SocketAddr),
+    #[error("the peer is a replica of {}", service_in_words(.0.as_deref()))]
+    OtherService(Option<String>),
     #[error("no answer in time")]
     Silent,
     #[error("{0}")]
@@ -64,6 +66,10 @@ impl ChannelError {
             _ => true,
         }
     }
+}
+
+fn service_in_words(service: Option<&str>) -> String {
+    service.map_or_else(|| "a service without a name".to_owned(), |name| format!("service `{name}`"))
 }
 
 /// A connection between two siblings of the same user.

@@ -37,6 +37,7 @@ impl Family {
     pub(crate) async fn join(
         addr: SocketAddr,
         address: Option<HandoverAddress>,
+        service: Option<&str>,
         replica: &Arc<Replica>,
         listeners: &Arc<Listeners>,
     ) -> Result<Self, StartError> {
@@ -46,7 +47,7 @@ impl Family {
         let addr =
             if is_own { listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)? } else { addr };
         let address = address.unwrap_or_else(|| HandoverAddress::of_service(addr));
-        let mut group = Group::new(address, Arc::clone(replica), addr);
+        let mut group = Group::new(address, Arc::clone(replica), addr).of_service(service);
         let host = let_siblings_in(&mut group, listeners).await?;
         if !is_own {
             if let Some(claim) = claim::claim(&group).await {

@@ -185,3 +185,52 @@ impl Session {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+
+    use super::*;
+    use crate::Limits;
+    use crate::accept::Entrance;
+    use crate::event::Observer;
+    use crate::handover::address::HandoverAddress;
+    use crate::lifecycle::State;
+    use crate::replica::Replica;
+
+    /// A replica that answers siblings, and how it sees its group.
+    struct Running {
+        group: Group,
+        _host: Host,
+    }
+
+    async fn start(address: &HandoverAddress, service: Option<&str>) -> Running {
+        let observer = Observer::new("test".into(), Arc::new(|_| {}));
+        let replica = Arc::new(Replica::new("test".into(), Limits::default(), Vec::new(), observer));
+        replica.lifecycle.advance(State::Ready);
+        let listeners =
+            Arc::new(Listeners::new(Entrance { replica: Arc::clone(&replica), router: Router::new() }));
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let mut group = Group::new(address.clone(), replica, addr).of_service(service);
+        let slot = Slot::take(address).await.unwrap();
+        group.slot = Some(slot.number);
+        let host = Host::start(slot, group.clone(), listeners);
+        Running { group, _host: host }
+    }
+
+    #[tokio::test]
+    async fn only_replicas_of_the_same_service_are_siblings() {
+        let address = crate::handover::channel::tests::group("services");
+        let names = [Some("web"), Some("web"), Some("shop"), None, Some("")];
+        let mut running = Vec::new();
+        for name in names {
+            running.push(start(&address, name).await);
+        }
+        let mut siblings = Vec::new();
+        for one in &running {
+            siblings.push(one.group.siblings().await.len());
+        }
+        // An empty name is none.
+        assert_eq!(siblings, [1, 1, 0, 1, 1]);
+    }
+}

@@ -51,6 +51,8 @@ pub(crate) enum ChannelError {
     OtherService(Option<String>),
     #[error("no answer in time")]
     Silent,
+    #[error("too many channels, of which the peer's was silent for longest")]
+    MostSilent,
     #[error("{0}")]
     Refused(Reason),
 }

@@ -68,6 +68,13 @@ pub enum Event {
         /// Process id, as the process itself sees it.
         pid: u32,
     },
+    /// A setting that the strategy does not use, so it changes nothing.
+    SettingIgnored {
+        /// The setting, as the method of [`Server`](crate::Server) that made it is called.
+        setting: &'static str,
+        /// The restart strategy.
+        preset: Strategy,
+    },
     /// The listener is bound (or claimed): the kernel completes handshakes from now on.
     Listening {
         /// The bound address, with the port that was really taken.
@@ -173,6 +180,7 @@ impl Event {
             | Self::ConnectionLimit { .. }
             | Self::HandoverRefused { .. }
             | Self::LameDuck { .. }
+            | Self::SettingIgnored { .. }
             | Self::DrainTimeout { .. } => Level::Warn,
             Self::AcceptFailed { .. } => Level::Error,
             Self::Exit { account, .. } if account.cut > 0 => Level::Warn,

@@ -148,7 +148,8 @@ impl Server {
 
     /// How long a replica without a sibling goes on accepting and serving, with `Connection: close` on every answer and
     /// an eye on siblings that start, before it closes its listener and its idle connections. Without it:
-    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. It should be less than the drain timeout,
+    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. Only [`Strategy::Handover`] uses it; under
+    /// another strategy the setting is reported as [`Event::SettingIgnored`]. It should be less than the drain timeout,
     /// which ends it too, and then nothing is left for what is in flight.
     pub fn lame_duck(mut self, time: Duration) -> Self {
         self.lame_duck = Some(time.min(FOREVER));
@@ -222,6 +223,16 @@ impl Server {
             preset: self.strategy,
             pid: std::process::id(),
         });
+        if self.strategy != Strategy::Handover {
+            let settings = [
+                ("handover", self.handover.is_some()),
+                ("service", self.service.is_some()),
+                ("lame_duck", self.lame_duck.is_some()),
+            ];
+            for (setting, _) in settings.into_iter().filter(|(_, is_set)| *is_set) {
+                observer.emit(Event::SettingIgnored { setting, preset: self.strategy });
+            }
+        }
         let replica = Arc::new(Replica::new(self.name, self.limits, self.stamp, observer));
         let _admin = match self.admin {
             Some(addr) => Some(
@@ -346,4 +357,41 @@ fn end_at_once(replica: &Replica, cause: Cause) -> StopReport {
 pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "hitless-server".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// The settings that a server of that strategy reports as unused.
+    async fn ignored(strategy: Strategy) -> Vec<String> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::clone(&lines);
+        let server = Server::new(([127, 0, 0, 1], 0))
+            .strategy(strategy)
+            .lame_duck(Duration::from_secs(1))
+            .service("web")
+            .without_signals()
+            .stop_when(async {})
+            .on_event(move |record| events.lock().unwrap().push(serde_json::to_value(record).unwrap()));
+        server.run(Router::new()).await.unwrap();
+        let lines = lines.lock().unwrap();
+        let ignored = lines.iter().filter(|line| line["event"] == "setting_ignored");
+        ignored
+            .map(|line| {
+                assert_eq!((&line["level"], &line["preset"]), (&"warn".into(), &strategy.name().into()));
+                line["setting"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_setting_that_the_strategy_does_not_use_is_reported() {
+        for strategy in [Strategy::Normal, Strategy::Graceful, Strategy::ReusePort] {
+            assert_eq!(ignored(strategy).await, ["service", "lame_duck"], "{strategy:?}");
+        }
+        assert!(ignored(Strategy::Handover).await.is_empty());
+    }
 }

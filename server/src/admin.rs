@@ -2,18 +2,22 @@
 //! siblings, so an answer from there would be anybody's.
 //!
 //! It answers from the start to the end of [`Server::run`](crate::Server::run), through the whole drain. It tells
-//! nothing but counts, so the abstract socket, which has no permissions (unix(7)), needs none. Nor
-//! has it an owner: whoever shares the network namespace can take it first, and then the replica does not start. Where such
-//! users are not trusted, use a path (`unix:/PATH`) in a directory that only the service's user can enter.
+//! nothing but counts, so the abstract socket, which has no permissions (unix(7)), needs none.
+//!
+//! Any user of the network namespace can take an abstract name first. Then the replica serves without an admin listener,
+//! reports [`Event::AdminUnavailable`], and tries again every [`RETRY`]. Where such users are not trusted, use a path
+//! (`unix:/PATH`) in a directory that only the service's user can enter. Of the connections to a unix socket, other users
+//! can hold half at most.
 
-use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{self, SocketAddr};
+pub(crate) mod address;
+pub(crate) mod health;
+
+use std::io;
+use std::net;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,147 +28,159 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
+use self::address::AdminAddress;
+use crate::event::Event;
 use crate::lifecycle::State;
 use crate::replica::Replica;
 
 /// Admin connections at once.
 const MAX_CONNECTIONS: usize = 32;
 
+/// Those of other users among them; the rest is reserved for the replica's own user and root.
+const MAX_STRANGERS: usize = MAX_CONNECTIONS / 2;
+
 /// How long an admin connection may live.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most that is read of a health answer.
-const MAX_ANSWER: u64 = 4096;
+/// How often a taken address is tried again. No event tells that it is free.
+const RETRY: Duration = Duration::from_millis(500);
 
-/// Where a replica answers questions about itself: `unix:@NAME` (abstract), `unix:/PATH` or `HOST:PORT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AdminAddress {
-    /// An abstract unix socket: lives in the network namespace, leaves no file (unix(7)).
-    Abstract(String),
-    /// A unix socket in the file system.
-    Path(PathBuf),
-    /// A TCP address.
-    Tcp(SocketAddr),
-}
-
-impl AdminAddress {
-    /// The address that a replica of this name has by default.
-    #[must_use]
-    pub fn of_replica(name: &str) -> Self {
-        Self::Abstract(format!("hitless-server.{name}.admin"))
-    }
-}
-
-/// An admin address that cannot be read.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is not an admin address: use unix:@NAME, unix:/PATH or HOST:PORT")]
-pub struct BadAdminAddress(String);
-
-impl FromStr for AdminAddress {
-    type Err = BadAdminAddress;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || BadAdminAddress(text.to_owned());
-        let Some(name) = text.strip_prefix("unix:") else {
-            return text.parse().map(Self::Tcp).map_err(|_| bad());
-        };
-        match name.strip_prefix('@') {
-            // sun_path holds 108 bytes, of which an abstract name's leading NUL is one.
-            Some(name) if (1..=107).contains(&name.len()) && !name.contains('\0') => {
-                Ok(Self::Abstract(name.to_owned()))
-            }
-            None if name.starts_with('/') && name.len() < 108 => Ok(Self::Path(name.into())),
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl fmt::Display for AdminAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Abstract(name) => write!(f, "unix:@{name}"),
-            Self::Path(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp(addr) => addr.fmt(f),
-        }
-    }
-}
-
-/// The running admin listener; it goes down with this value.
+/// The admin listener, or the attempts to get one; it goes down with this value.
 #[derive(Debug)]
 pub(crate) struct Admin {
     task: AbortHandle,
-    path: Option<PathBuf>,
+    /// The socket's file, once it is bound.
+    file: Arc<OnceLock<PathBuf>>,
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
         self.task.abort();
-        if let Some(path) = &self.path {
+        if let Some(path) = self.file.get() {
             // Best effort: a file left behind is replaced at the next start.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// Binds `addr` and answers for `replica`.
-pub(crate) fn serve(addr: &AdminAddress, replica: Arc<Replica>) -> io::Result<Admin> {
-    let router = routes(replica);
-    let (task, path) = match addr {
+/// Binds `addr` and answers for `replica`. If another process holds the address, this is reported as an event, and the
+/// address is tried again until the replica ends.
+///
+/// # Errors
+///
+/// Every other reason why it cannot be bound: a mistake in the configuration, which time does not mend.
+pub(crate) fn serve(addr: AdminAddress, replica: Arc<Replica>) -> io::Result<Admin> {
+    let file = Arc::new(OnceLock::new());
+    let task = match bind(&addr, &file) {
+        Ok(listener) => tokio::spawn(listener.serve(routes(replica))),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let unavailable = Event::AdminUnavailable { addr: addr.to_string(), error: error.to_string() };
+            replica.observer.emit(unavailable);
+            let file = Arc::clone(&file);
+            tokio::spawn(async move {
+                let listener = loop {
+                    tokio::time::sleep(RETRY).await;
+                    if let Ok(listener) = bind(&addr, &file) {
+                        break listener;
+                    }
+                };
+                replica.observer.emit(Event::AdminListening { addr: addr.to_string() });
+                listener.serve(routes(replica)).await;
+            })
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Admin { task: task.abort_handle(), file })
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn serve(self, router: Router) {
+        match self {
+            Self::Tcp(listener) => accept(|| listener.accept(), |_| true, router).await,
+            Self::Unix(listener) => accept(|| listener.accept(), is_of_own_user, router).await,
+        }
+    }
+}
+
+/// Whether the client runs as the replica's own user, or as root.
+fn is_of_own_user(client: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    client.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
+fn bind(addr: &AdminAddress, file: &OnceLock<PathBuf>) -> io::Result<Listener> {
+    match addr {
         AdminAddress::Tcp(addr) => {
             let listener = net::TcpListener::bind(addr)?;
             listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            (tokio::spawn(async move { accept(|| listener.accept(), router).await }), None)
+            TcpListener::from_std(listener).map(Listener::Tcp)
         }
         AdminAddress::Abstract(name) => {
             let name = unix::SocketAddr::from_abstract_name(name)?;
-            let listener = from_unix(unix::UnixListener::bind_addr(&name)?)?;
-            (tokio::spawn(async move { accept(|| listener.accept(), router).await }), None)
+            from_unix(unix::UnixListener::bind_addr(&name)?)
         }
         AdminAddress::Path(path) => {
             remove_stale(path)?;
-            let listener = from_unix(unix::UnixListener::bind(path)?)?;
-            (tokio::spawn(async move { accept(|| listener.accept(), router).await }), Some(path.clone()))
+            let listener = unix::UnixListener::bind(path)?;
+            // Bound once: whoever binds stops trying.
+            let _ = file.set(path.clone());
+            from_unix(listener)
         }
-    };
-    Ok(Admin { task: task.abort_handle(), path })
+    }
 }
 
-fn from_unix(listener: unix::UnixListener) -> io::Result<UnixListener> {
+fn from_unix(listener: unix::UnixListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+    UnixListener::from_std(listener).map(Listener::Unix)
 }
 
 /// Removes the socket file of a dead process. One that still answers stays, and binding it will fail.
+///
+/// It does not wait: connect(2) on a blocking socket would, for a process with a full backlog.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    match unix::UnixStream::connect(path) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path)?).map_err(io::Error::from) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         _ => Ok(()),
     }
 }
 
-async fn accept<S, A, F, N>(mut next: N, router: Router)
+/// Serves each client that `next` brings, as long as there is room for it. A stranger that finds none is turned away at
+/// once; a client of the own user waits.
+async fn accept<S, A, F, N>(mut next: N, is_own: impl Fn(&S) -> bool, router: Router)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     F: Future<Output = io::Result<(S, A)>>,
     N: FnMut() -> F,
 {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    // The semaphore is never closed.
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    let all = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    loop {
         let Ok((stream, _)) = next().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        let stranger = if is_own(&stream) {
+            None
+        } else {
+            let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else { continue };
+            Some(permit)
+        };
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&all).acquire_owned().await else { return };
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let mut builder = http1::Builder::new();
@@ -172,7 +188,7 @@ where
             let served = builder.serve_connection(TokioIo::new(stream), service);
             // A client that went away or dawdled is its own problem.
             let _ = tokio::time::timeout(PATIENCE, served).await;
-            drop(permit);
+            drop((permit, stranger));
         });
     }
 }
@@ -207,121 +223,125 @@ async fn account(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], json)
 }
 
-/// What a replica says about its readiness.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// Whether it may receive new traffic.
-    pub is_ready: bool,
-    /// The state in its own words.
-    pub state: String,
-}
-
-/// Asks the replica at `addr` whether it is ready. Blocking, without a runtime: cheap enough for a health check that a
-/// container engine runs every second.
-///
-/// # Errors
-///
-/// If nobody listens there, or what answers within `timeout` is not a replica.
-pub fn ask_ready(addr: &AdminAddress, timeout: Duration) -> io::Result<Readiness> {
-    match addr {
-        AdminAddress::Abstract(name) => {
-            ask_unix(&SocketAddrUnix::new_abstract_name(name.as_bytes())?, timeout)
-        }
-        AdminAddress::Path(path) => ask_unix(&SocketAddrUnix::new(path)?, timeout),
-        AdminAddress::Tcp(addr) => {
-            let stream = net::TcpStream::connect_timeout(addr, timeout)?;
-            stream.set_read_timeout(Some(timeout))?;
-            stream.set_write_timeout(Some(timeout))?;
-            ask(stream)
-        }
-    }
-}
-
-fn ask_unix(addr: &SocketAddrUnix, timeout: Duration) -> io::Result<Readiness> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // The time to send is also the time that connect(2) waits for room in the backlog (socket(7)).
-    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(timeout))?;
-    connect(&socket, addr)?;
-    ask(unix::UnixStream::from(socket))
-}
-
-fn ask(mut stream: impl Read + Write) -> io::Result<Readiness> {
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
-    parse_readiness(&answer)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not an answer of a replica"))
-}
-
-fn parse_readiness(answer: &[u8]) -> Option<Readiness> {
-    let answer = std::str::from_utf8(answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?;
-    let state = body.trim();
-    let is_ready = match status {
-        "200" => true,
-        "503" => false,
-        _ => return None,
-    };
-    let is_word = !state.is_empty() && state.bytes().all(|byte| byte.is_ascii_lowercase());
-    is_word.then(|| Readiness { is_ready, state: state.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::sync::Mutex;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::sync::mpsc;
+
+    use super::health::ask_ready;
     use super::*;
+    use crate::Limits;
+    use crate::event::Observer;
 
-    #[test]
-    fn addresses_read_as_they_are_written() {
-        for text in ["unix:@a.admin", "unix:/run/a.sock", "127.0.0.1:9000", "[::1]:9000"] {
-            assert_eq!(text.parse::<AdminAddress>().unwrap().to_string(), text);
-        }
+    /// A replica, and the names of its events in turn.
+    fn replica() -> (Arc<Replica>, mpsc::UnboundedReceiver<String>) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let sender = Mutex::new(sender);
+        let observer = Observer::new(
+            "test".into(),
+            Arc::new(move |record| {
+                let line = serde_json::to_value(record).unwrap();
+                let _ = sender.lock().unwrap().send(line["event"].as_str().unwrap().to_owned());
+            }),
+        );
+        (Arc::new(Replica::new("test".into(), Limits::default(), Vec::new(), observer)), events)
     }
 
-    #[test]
-    fn a_replica_that_accepts_no_question_is_not_waited_for() {
-        let name = format!("hitless-test.{}.full", std::process::id());
-        let addr = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
-        let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        let listener = socket(SocketFlags::CLOEXEC);
-        rustix::net::bind(&listener, &addr).unwrap();
-        rustix::net::listen(&listener, 0).unwrap();
+    async fn answers_when_its_address_is_free(addr: AdminAddress, held: impl Send) {
+        let (replica, mut events) = replica();
+        let _admin = serve(addr.clone(), replica).unwrap();
+        assert_eq!(events.recv().await.unwrap(), "admin_unavailable");
+        drop(held);
+        let next = tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap();
+        assert_eq!(next.unwrap(), "admin_listening");
+        let asking = tokio::task::spawn_blocking(move || ask_ready(&addr, Duration::from_secs(20)));
+        assert_eq!(asking.await.unwrap().unwrap().state, "starting");
+    }
+
+    #[tokio::test]
+    async fn a_taken_abstract_name_is_reported_and_tried_again() {
+        let name = format!("hitless-test.{}.taken", std::process::id());
+        let address = unix::SocketAddr::from_abstract_name(&name).unwrap();
+        let held = unix::UnixListener::bind_addr(&address).unwrap();
+        answers_when_its_address_is_free(AdminAddress::Abstract(name), held).await;
+    }
+
+    #[tokio::test]
+    async fn a_taken_path_is_reported_and_tried_again_and_its_file_removed_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let held = unix::UnixListener::bind(&path).unwrap();
+        answers_when_its_address_is_free(AdminAddress::Path(path.clone()), held).await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_reported_and_tried_again() {
+        let held = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = held.local_addr().unwrap();
+        answers_when_its_address_is_free(AdminAddress::Tcp(addr), held).await;
+    }
+
+    #[tokio::test]
+    async fn an_address_that_can_never_be_bound_is_an_error() {
+        let (replica, _events) = replica();
+        assert!(serve(AdminAddress::Path("/nonexistent/admin.sock".into()), replica).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_process_with_a_full_backlog_does_not_hold_up_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let (holder, addr) = (socket(), SocketAddrUnix::new(&path).unwrap());
+        rustix::net::bind(&holder, &addr).unwrap();
+        rustix::net::listen(&holder, 0).unwrap();
         let mut waiting = Vec::new();
         loop {
-            let client = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+            let client = socket();
             if connect(&client, &addr).is_err() {
                 break;
             }
             waiting.push(client);
         }
-        let asked = ask_ready(&AdminAddress::Abstract(name), Duration::from_millis(20));
-        assert_eq!(asked.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let (replica, mut events) = replica();
+        let _admin = serve(AdminAddress::Path(path), replica).unwrap();
+        assert_eq!(events.recv().await.unwrap(), "admin_unavailable");
     }
 
-    #[test]
-    fn what_is_no_address_is_said_so() {
-        let long = format!("unix:@{}", "x".repeat(108));
-        for text in ["", "unix:", "unix:@", "unix:relative", "localhost", "8080", long.as_str()] {
-            let error = text.parse::<AdminAddress>().unwrap_err().to_string();
-            assert!(error.contains("unix:@NAME"), "{text}: {error}");
+    #[tokio::test(start_paused = true)]
+    async fn silent_strangers_leave_room_for_the_own_user() {
+        let (sender, clients) = mpsc::unbounded_channel::<DuplexStream>();
+        let clients = Arc::new(tokio::sync::Mutex::new(clients));
+        let next = move || {
+            let clients = Arc::clone(&clients);
+            async move { clients.lock().await.recv().await.map(|client| (client, ())).ok_or(io::Error::other("")) }
+        };
+        let seen = std::sync::atomic::AtomicUsize::new(0);
+        let count = 2 * MAX_CONNECTIONS;
+        let is_own = move |_: &DuplexStream| seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= count;
+        let (replica, _events) = replica();
+        let accepting = tokio::spawn(async move { accept(next, is_own, routes(replica)).await });
+        let connect = || {
+            let (near, far) = duplex(1024);
+            sender.send(far).unwrap();
+            near
+        };
+        let mut strangers: Vec<_> = (0..count).map(|_| connect()).collect();
+        let mut own = connect();
+        own.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let answered = own.read_to_string(&mut answer);
+        tokio::time::timeout(PATIENCE / 2, answered).await.expect("the own user is served at once").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // The strangers beyond their share were turned away.
+        let turned_away = strangers.split_off(MAX_STRANGERS);
+        for mut client in turned_away {
+            assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
         }
-    }
-
-    #[test]
-    fn readiness_is_read_from_an_answer() {
-        let ready = parse_readiness(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nready\n").unwrap();
-        assert_eq!(ready, Readiness { is_ready: true, state: "ready".into() });
-        let draining = parse_readiness(b"HTTP/1.1 503 Service Unavailable\r\n\r\ndraining\n").unwrap();
-        assert_eq!(draining, Readiness { is_ready: false, state: "draining".into() });
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_is_never_ready(answer in proptest::collection::vec(any::<u8>(), 0..256)) {
-            prop_assert_eq!(parse_readiness(&answer), None);
-        }
+        accepting.abort();
     }
 }

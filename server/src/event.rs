@@ -68,6 +68,13 @@ pub enum Event {
         /// Process id, as the process itself sees it.
         pid: u32,
     },
+    /// A setting that the strategy does not use, so it changes nothing.
+    SettingIgnored {
+        /// The setting, as the method of [`Server`](crate::Server) that made it is called.
+        setting: &'static str,
+        /// The restart strategy.
+        preset: Strategy,
+    },
     /// The listener is bound (or claimed): the kernel completes handshakes from now on.
     Listening {
         /// The bound address, with the port that was really taken.
@@ -77,6 +84,18 @@ pub enum Event {
     ListenerClaimed {
         /// The sibling.
         from: String,
+    },
+    /// Another process holds the admin address: the replica serves without it and tries again.
+    AdminUnavailable {
+        /// The address.
+        addr: String,
+        /// The kernel's words.
+        error: String,
+    },
+    /// The admin address, which was taken at the start, is this replica's now.
+    AdminListening {
+        /// The address.
+        addr: String,
     },
     /// May receive new traffic.
     Ready,
@@ -159,9 +178,11 @@ impl Event {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::ConnectionLimit { .. }
+            Self::AdminUnavailable { .. }
+            | Self::ConnectionLimit { .. }
             | Self::HandoverRefused { .. }
             | Self::LameDuck { .. }
+            | Self::SettingIgnored { .. }
             | Self::DrainTimeout { .. } => Level::Warn,
             Self::AcceptFailed { .. } => Level::Error,
             Self::Exit { account, .. } if account.cut > 0 => Level::Warn,

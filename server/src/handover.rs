@@ -91,6 +91,11 @@
 //!
 //! # Who may join
 //!
+//! Replicas of one service. Two programs of one user on one port look like siblings unless they name their services
+//! ([`Server::service`](crate::Server::service)). Only equal names are siblings; replicas that name none are siblings
+//! of each other. So a service that gets a name is another one to its replicas that have none yet, and the first restart
+//! with the name is one without a sibling.
+//!
 //! Peers of the same effective user (`SO_PEERCRED`), the condition that the kernel makes for sharing the port. Whoever
 //! passes it could as well serve the port itself. What comes is still looked at: one bounded message of a known version,
 //! one descriptor where one belongs, and of the right kind (a TCP listener of our address, or a connection of
@@ -99,7 +104,8 @@
 //! An abstract name has no permissions: whoever shares the network namespace can take the names of the group before the
 //! replicas do, or connect again and again. They get nothing, but they can keep siblings from finding each other: a replica
 //! without a place serves all the same, and stops as a lame duck if its siblings cannot be reached. Where such users are
-//! not trusted, use a directory that only the service's user can enter (`unix:/DIRECTORY`, mode 0700).
+//! not trusted, use a directory that only the service's user can enter (`unix:/DIRECTORY`, mode 0700). A directory that
+//! other users can write to, or that belongs to another user than root or the replica's own, is refused at start.
 //!
 //! User 65534 is what the kernel calls any user that has no number in the own user namespace (`user_namespaces(7)`). A replica
 //! that runs as 65534 cannot tell them from its own; run it as another user, as the image does (65532).
@@ -107,6 +113,7 @@
 mod address;
 pub(crate) mod channel;
 pub(crate) mod claim;
+mod directory;
 pub(crate) mod family;
 pub(crate) mod give;
 pub(crate) mod host;
@@ -144,6 +151,8 @@ pub(crate) struct Group {
     pub(crate) replica: Arc<Replica>,
     /// Where this replica serves.
     pub(crate) addr: SocketAddr,
+    /// The name of the service, if it has one.
+    service: Option<Arc<str>>,
     /// This replica's own place, if it has one.
     pub(crate) slot: Option<usize>,
     refusals: Arc<Refusals>,
@@ -159,7 +168,13 @@ pub(crate) struct Sibling {
 
 impl Group {
     pub(crate) fn new(address: HandoverAddress, replica: Arc<Replica>, addr: SocketAddr) -> Self {
-        Self { address, replica, addr, slot: None, refusals: Arc::default() }
+        Self { address, replica, addr, service: None, slot: None, refusals: Arc::default() }
+    }
+
+    /// The group's replicas of the service of that name only; without one, those that name no service either.
+    pub(crate) fn of_service(mut self, name: Option<&str>) -> Self {
+        self.service = name.and_then(protocol::service_name).map(Arc::from);
+        self
     }
 
     /// All siblings that answer, beginning with the next place after our own, so that not everybody turns to the same.
@@ -193,7 +208,13 @@ impl Group {
 
     fn hello(&self) -> Message<'_> {
         let (name, state) = (&self.replica.name, self.replica.lifecycle.state());
-        Message::Hello { versions: Versions::OURS, name, state, addr: self.addr }
+        Message::Hello {
+            versions: Versions::OURS,
+            name,
+            state,
+            addr: self.addr,
+            service: self.service.as_deref(),
+        }
     }
 
     /// Who says hello, if it is one of us.
@@ -203,6 +224,9 @@ impl Group {
                 Err(ProtocolError::NoCommonVersion(versions).into())
             }
             Message::Hello { addr, .. } if addr != self.addr => Err(ChannelError::OtherAddress(addr)),
+            Message::Hello { service, .. } if service != self.service.as_deref() => {
+                Err(ChannelError::OtherService(service.map(str::to_owned)))
+            }
             Message::Hello { name, state, .. } => Ok((name.into(), state)),
             _ => Err(ChannelError::OutOfTurn),
         }

@@ -122,7 +122,8 @@ mod strategy;
 mod timer;
 
 pub use account::Account;
-pub use admin::{AdminAddress, BadAdminAddress, Readiness, ask_ready};
+pub use admin::address::{AdminAddress, BadAdminAddress};
+pub use admin::health::{Readiness, ask_ready};
 pub use clock::monotonic_ns;
 pub use drain::{Drain, RECONNECT_CLOSE_CODE};
 pub use event::{Event, Level, Record};

@@ -11,7 +11,8 @@ use axum::http::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use crate::accept::Entrance;
-use crate::admin::{self, AdminAddress};
+use crate::admin;
+use crate::admin::address::AdminAddress;
 use crate::clock::monotonic_ns;
 use crate::drain::{Drain, DrainSource};
 use crate::event::{Event, Observer, Record};
@@ -46,6 +47,7 @@ pub struct Server {
     goodbye_after: Duration,
     drain: DrainSource,
     handover: Option<HandoverAddress>,
+    service: Option<String>,
     admin: Option<AdminAddress>,
     stamp: Vec<(HeaderName, HeaderValue)>,
     tell: Arc<dyn Fn(&Record) + Send + Sync>,
@@ -88,6 +90,7 @@ impl Server {
             goodbye_after: Duration::ZERO,
             drain: DrainSource::new(),
             handover: None,
+            service: None,
             admin: None,
             stamp: Vec::new(),
             tell: Arc::new(|_| {}),
@@ -134,9 +137,19 @@ impl Server {
         self
     }
 
+    /// The name of the service that this is a replica of, under [`Strategy::Handover`]: up to
+    /// [`MAX_NAME`](crate::handover::protocol::MAX_NAME) bytes of UTF-8 count. Only replicas of the same name give their
+    /// connections to each other. Replicas without a name are siblings of each other, whatever program they are, and of no
+    /// replica with a name. Use it where several programs of one user may share a port.
+    pub fn service(mut self, name: impl Into<String>) -> Self {
+        self.service = Some(name.into());
+        self
+    }
+
     /// How long a replica without a sibling goes on accepting and serving, with `Connection: close` on every answer and
     /// an eye on siblings that start, before it closes its listener and its idle connections. Without it:
-    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. It should be less than the drain timeout,
+    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. Only [`Strategy::Handover`] uses it; under
+    /// another strategy the setting is reported as [`Event::SettingIgnored`]. It should be less than the drain timeout,
     /// which ends it too, and then nothing is left for what is in flight.
     pub fn lame_duck(mut self, time: Duration) -> Self {
         self.lame_duck = Some(time.min(FOREVER));
@@ -157,7 +170,8 @@ impl Server {
     }
 
     /// Answers `/healthz`, `/readyz`, `/metrics` and `/account` of this very replica at `addr`, also while siblings share
-    /// the main port and while it drains.
+    /// the main port and while it drains. If another process holds the address, the replica serves without it, reports
+    /// [`Event::AdminUnavailable`], and tries again until it ends.
     pub fn admin(mut self, addr: AdminAddress) -> Self {
         self.admin = Some(addr);
         self
@@ -209,10 +223,20 @@ impl Server {
             preset: self.strategy,
             pid: std::process::id(),
         });
+        if self.strategy != Strategy::Handover {
+            let settings = [
+                ("handover", self.handover.is_some()),
+                ("service", self.service.is_some()),
+                ("lame_duck", self.lame_duck.is_some()),
+            ];
+            for (setting, _) in settings.into_iter().filter(|(_, is_set)| *is_set) {
+                observer.emit(Event::SettingIgnored { setting, preset: self.strategy });
+            }
+        }
         let replica = Arc::new(Replica::new(self.name, self.limits, self.stamp, observer));
         let _admin = match self.admin {
             Some(addr) => Some(
-                admin::serve(&addr, Arc::clone(&replica))
+                admin::serve(addr.clone(), Arc::clone(&replica))
                     .map_err(|source| StartError::Admin { addr, source })?,
             ),
             None => None,
@@ -221,7 +245,7 @@ impl Server {
         let entrance = Entrance { replica: Arc::clone(&replica), router: router.with_state(()) };
         let listeners = Arc::new(Listeners::new(entrance));
         let family = if self.strategy == Strategy::Handover {
-            Some(Family::join(self.addr, self.handover, &replica, &listeners).await?)
+            Some(Family::join(self.addr, self.handover, self.service.as_deref(), &replica, &listeners).await?)
         } else {
             let addr = listeners
                 .bind(self.addr, self.strategy.sharing())
@@ -333,4 +357,41 @@ fn end_at_once(replica: &Replica, cause: Cause) -> StopReport {
 pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "hitless-server".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// The settings that a server of that strategy reports as unused.
+    async fn ignored(strategy: Strategy) -> Vec<String> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::clone(&lines);
+        let server = Server::new(([127, 0, 0, 1], 0))
+            .strategy(strategy)
+            .lame_duck(Duration::from_secs(1))
+            .service("web")
+            .without_signals()
+            .stop_when(async {})
+            .on_event(move |record| events.lock().unwrap().push(serde_json::to_value(record).unwrap()));
+        server.run(Router::new()).await.unwrap();
+        let lines = lines.lock().unwrap();
+        let ignored = lines.iter().filter(|line| line["event"] == "setting_ignored");
+        ignored
+            .map(|line| {
+                assert_eq!((&line["level"], &line["preset"]), (&"warn".into(), &strategy.name().into()));
+                line["setting"].as_str().unwrap().to_owned()
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_setting_that_the_strategy_does_not_use_is_reported() {
+        for strategy in [Strategy::Normal, Strategy::Graceful, Strategy::ReusePort] {
+            assert_eq!(ignored(strategy).await, ["service", "lame_duck"], "{strategy:?}");
+        }
+        assert!(ignored(Strategy::Handover).await.is_empty());
+    }
 }

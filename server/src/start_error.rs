@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::admin::AdminAddress;
+use crate::admin::address::AdminAddress;
 use crate::handover::HandoverAddress;
 
 /// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the
@@ -21,7 +21,7 @@ pub enum StartError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The admin address cannot be bound.
+    /// The admin address cannot be bound, for another reason than that it is taken.
     #[error("failed to bind the admin listener {addr}")]
     Admin {
         /// The address.

@@ -196,11 +196,14 @@ fn an_address_of_another_host_is_exit_code_1() {
 }
 
 #[test]
-fn a_taken_admin_name_is_exit_code_1_and_names_the_flags() {
+fn a_replica_whose_admin_name_is_taken_serves_and_says_so() {
     let first = Replica::start(&[]);
-    let (code, line) = fails(&["--listen", "127.0.0.1:0", "--name", &first.name]);
-    assert_eq!((code, line.lines().count()), (1, 1), "{line}");
-    assert!(line.contains("--name") && line.contains("--admin"), "{line}");
+    let mut second = Replica::start_named(&first.name, "127.0.0.1:0", &[]);
+    assert!(second.events().contains(&"admin_unavailable"));
+    assert_eq!(second.connect().get("/").status, 200);
+    drop(first);
+    second.wait_for("admin_listening");
+    assert_eq!(second.account()["accepted"], 1);
 }
 
 #[test]

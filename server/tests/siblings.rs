@@ -50,7 +50,7 @@ fn another_version_learns_ours_and_is_no_sibling() {
 const FOREIGN: Versions = Versions { oldest: 98, newest: 99 };
 
 fn hello_in(versions: Versions, addr: SocketAddr) -> Message<'static> {
-    Message::Hello { versions, name: "test", state: State::Ready, addr }
+    Message::Hello { versions, name: "test", state: State::Ready, addr, service: None }
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_stopping_replica_whose_only_sibling_is_of_foreign_versions_is_a_lame_duck()
     });
     replica.terminate();
     let refused = replica.wait_for("handover_refused");
-    assert_eq!(refused["reason"], "protocol versions 98 to 99 instead of 1 to 1");
+    assert_eq!(refused["reason"], "protocol versions 98 to 99 instead of 1 to 2");
     replica.wait_for("lame_duck");
     sibling.join().unwrap();
     assert!(client.get("/").is_last());

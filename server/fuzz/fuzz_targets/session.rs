@@ -191,8 +191,13 @@ impl Talk {
 
     /// One step as the input says it.
     fn step(&mut self, input: &mut Input<'_>) -> Option<()> {
-        let hello =
-            |versions| Message::Hello { versions, name: "fuzz", state: State::Ready, addr: STAGE.addr };
+        let hello = |versions| Message::Hello {
+            versions,
+            name: "fuzz",
+            state: State::Ready,
+            addr: STAGE.addr,
+            service: None,
+        };
         match input.byte()? % 12 {
             0 => self.send(input.bytes()?, &[]),
             1..=3 => self.send(&hello(Versions::OURS).encode(), &[]),
@@ -325,6 +330,7 @@ fn claim_everything() {
         name: "claimer",
         state: State::Starting,
         addr: STAGE.addr,
+        service: None,
     };
     talk.send(&hello.encode(), &[]);
     let (bytes, _) = talk.hear().expect("a hello");

@@ -47,8 +47,12 @@ pub(crate) enum ChannelError {
     OutOfTurn,
     #[error("the peer serves {0}")]
     OtherAddress(SocketAddr),
+    #[error("the peer is a replica of {}", service_in_words(.0.as_deref()))]
+    OtherService(Option<String>),
     #[error("no answer in time")]
     Silent,
+    #[error("too many channels, of which the peer's was silent for longest")]
+    MostSilent,
     #[error("{0}")]
     Refused(Reason),
 }
@@ -64,6 +68,10 @@ impl ChannelError {
             _ => true,
         }
     }
+}
+
+fn service_in_words(service: Option<&str>) -> String {
+    service.map_or_else(|| "a service without a name".to_owned(), |name| format!("service `{name}`"))
 }
 
 /// A connection between two siblings of the same user.
@@ -223,7 +231,7 @@ pub(super) mod tests {
 
     async fn pair(test: &str) -> (Slot, Channel, Channel) {
         let group = group(test);
-        let slot = Slot::take(&group).unwrap();
+        let slot = Slot::take(&group).await.unwrap();
         let near = Channel::connect(&group, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         (slot, near, far)
@@ -298,7 +306,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_full_backlog_is_waited_for() {
         let group = group("backlog");
-        let slot = Slot::take(&group).unwrap();
+        let slot = Slot::take(&group).await.unwrap();
         let mut early = Vec::new();
         let mut late = loop {
             let mut connecting = Box::pin(Channel::connect(&group, slot.number));

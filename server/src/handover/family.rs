@@ -37,6 +37,7 @@ impl Family {
     pub(crate) async fn join(
         addr: SocketAddr,
         address: Option<HandoverAddress>,
+        service: Option<&str>,
         replica: &Arc<Replica>,
         listeners: &Arc<Listeners>,
     ) -> Result<Self, StartError> {
@@ -46,8 +47,8 @@ impl Family {
         let addr =
             if is_own { listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)? } else { addr };
         let address = address.unwrap_or_else(|| HandoverAddress::of_service(addr));
-        let mut group = Group::new(address, Arc::clone(replica), addr);
-        let host = let_siblings_in(&mut group, listeners)?;
+        let mut group = Group::new(address, Arc::clone(replica), addr).of_service(service);
+        let host = let_siblings_in(&mut group, listeners).await?;
         if !is_own {
             if let Some(claim) = claim::claim(&group).await {
                 let listener = claim.listener.try_clone().map_err(cannot_listen)?;
@@ -120,15 +121,15 @@ async fn try_the_refused_again(replica: &Replica) {
     }
 }
 
-/// Takes a place in the group and answers siblings there. If others hold all places, whoever they are, the replica serves
-/// without one: siblings do not find it, but it finds them.
-fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, StartError> {
-    match Slot::take(&group.address) {
+/// Takes a place in the group and answers siblings there. If others hold all places, or the lock, whoever they are, the
+/// replica serves without one: siblings do not find it, but it finds them.
+async fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, StartError> {
+    match Slot::take(&group.address).await {
         Ok(slot) => {
             group.slot = Some(slot.number);
             Ok(Some(Host::start(slot, group.clone(), Arc::clone(listeners))))
         }
-        Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+        Err(source) if matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock) => {
             group.refuse(&source.into());
             Ok(None)
         }

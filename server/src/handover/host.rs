@@ -2,12 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::channel::{Channel, ChannelError};
 use super::parcel::Parcel;
@@ -15,11 +16,13 @@ use super::protocol::{Message, Reason};
 use super::slot::Slot;
 use super::{Group, PATIENCE};
 use crate::accept::Owner;
+use crate::clock::monotonic_ns;
 use crate::event::Event;
 use crate::listener;
 use crate::listeners::{Closed, Listeners};
 
-/// Channels at once; siblings beyond wait until one ends.
+/// Channels at once. For one more, that one is closed which has been silent for longest: a giver whose channel ends keeps
+/// what was not answered, and connects again.
 const MAX_CHANNELS: usize = 64;
 
 /// Answers siblings at a place in the group. Both the place and the talk under way are given up with this value.
@@ -42,19 +45,24 @@ impl Host {
 }
 
 async fn welcome(slot: Slot, group: Group, listeners: Arc<Listeners>) {
-    let room = Arc::new(Semaphore::new(MAX_CHANNELS));
     let mut sessions = JoinSet::new();
-    // The semaphore is never closed.
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+    let mut activities: Vec<Arc<Activity>> = Vec::new();
+    loop {
         let accepted = slot.accept().await;
         while sessions.try_join_next().is_some() {}
         match accepted {
             Ok(channel) => {
-                let session = Session { channel, group: group.clone(), listeners: Arc::clone(&listeners) };
-                sessions.spawn(async move {
-                    session.run().await;
-                    drop(permit);
-                });
+                if sessions.len() >= MAX_CHANNELS {
+                    close_most_silent(&activities);
+                    // It waits for a message, or is about to.
+                    sessions.join_next().await;
+                }
+                // Those of sessions that have ended.
+                activities.retain(|activity| Arc::strong_count(activity) > 1);
+                let activity = Arc::new(Activity::new());
+                activities.push(Arc::clone(&activity));
+                let (group, listeners) = (group.clone(), Arc::clone(&listeners));
+                sessions.spawn(Session { channel, group, listeners, activity }.run());
             }
             Err(error) => {
                 group.refuse(&error);
@@ -66,11 +74,41 @@ async fn welcome(slot: Slot, group: Group, listeners: Arc<Listeners>) {
     }
 }
 
+/// Closes the channel that has been silent for longest, of those that have not said hello if there are any.
+fn close_most_silent(activities: &[Arc<Activity>]) {
+    let open = activities.iter().filter(|activity| !activity.closed.is_cancelled());
+    let rank = |activity: &&Arc<Activity>| {
+        (activity.is_greeted.load(Ordering::Relaxed), activity.heard_ns.load(Ordering::Relaxed))
+    };
+    if let Some(activity) = open.min_by_key(rank) {
+        activity.closed.cancel();
+    }
+}
+
+/// What is known of a channel while its session runs.
+#[derive(Debug)]
+struct Activity {
+    /// Whether the peer has said hello.
+    is_greeted: AtomicBool,
+    /// When the last message came, or the channel itself.
+    heard_ns: AtomicU64,
+    /// Ends the session as soon as no message waits for it.
+    closed: CancellationToken,
+}
+
+impl Activity {
+    fn new() -> Self {
+        let heard_ns = AtomicU64::new(monotonic_ns());
+        Self { is_greeted: AtomicBool::new(false), heard_ns, closed: CancellationToken::new() }
+    }
+}
+
 /// One sibling at the other end.
 struct Session {
     channel: Channel,
     group: Group,
     listeners: Arc<Listeners>,
+    activity: Arc<Activity>,
 }
 
 impl Session {
@@ -88,10 +126,11 @@ impl Session {
     }
 
     async fn converse(&self, offered: &mut Option<u64>) -> Result<(), ChannelError> {
-        let first = timeout(PATIENCE, self.channel.receive()).await.unwrap_or(Err(ChannelError::Silent))?;
+        let first = timeout(PATIENCE, self.receive()).await.unwrap_or(Err(ChannelError::Silent))?;
         // A sibling that speaks none of our versions learns which they are, whatever it said.
         self.channel.send_now(&self.group.hello())?;
         let (name, _) = self.group.recognize(&first.message()?)?;
+        self.activity.is_greeted.store(true, Ordering::Relaxed);
         loop {
             let mut parcel = self.next(offered.is_some()).await?;
             match parcel.split()? {
@@ -122,10 +161,21 @@ impl Session {
     /// as long as it does not say so, the listener can be given to nobody else.
     async fn next(&self, is_claimed: bool) -> Result<Parcel, ChannelError> {
         if is_claimed {
-            timeout(PATIENCE, self.channel.receive()).await.unwrap_or(Err(ChannelError::Silent))
+            timeout(PATIENCE, self.receive()).await.unwrap_or(Err(ChannelError::Silent))
         } else {
-            self.channel.receive().await
+            self.receive().await
         }
+    }
+
+    async fn receive(&self) -> Result<Parcel, ChannelError> {
+        let received = tokio::select! {
+            // What is here already is answered, whatever follows.
+            biased;
+            received = self.channel.receive() => received,
+            () = self.activity.closed.cancelled() => Err(ChannelError::MostSilent),
+        };
+        self.activity.heard_ns.store(monotonic_ns(), Ordering::Relaxed);
+        received
     }
 
     async fn offer(&self, claimer: &Arc<str>, offered: &mut Option<u64>) -> Result<(), ChannelError> {
@@ -183,5 +233,104 @@ impl Session {
             Err(Closed::Stopping) => Message::Refused { id, reason: Reason::Stopping },
             Err(Closed::Full) => Message::Refused { id, reason: Reason::Full },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+
+    use super::*;
+    use crate::Limits;
+    use crate::accept::Entrance;
+    use crate::event::Observer;
+    use crate::handover::address::HandoverAddress;
+    use crate::lifecycle::State;
+    use crate::replica::Replica;
+
+    /// A replica that answers siblings, and how it sees its group.
+    struct Running {
+        group: Group,
+        _host: Host,
+    }
+
+    async fn start(address: &HandoverAddress, service: Option<&str>) -> Running {
+        let observer = Observer::new("test".into(), Arc::new(|_| {}));
+        let replica = Arc::new(Replica::new("test".into(), Limits::default(), Vec::new(), observer));
+        replica.lifecycle.advance(State::Ready);
+        let listeners =
+            Arc::new(Listeners::new(Entrance { replica: Arc::clone(&replica), router: Router::new() }));
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let mut group = Group::new(address.clone(), replica, addr).of_service(service);
+        let slot = Slot::take(address).await.unwrap();
+        group.slot = Some(slot.number);
+        let host = Host::start(slot, group.clone(), listeners);
+        Running { group, _host: host }
+    }
+
+    #[tokio::test]
+    async fn only_replicas_of_the_same_service_are_siblings() {
+        let address = crate::handover::channel::tests::group("services");
+        let names = [Some("web"), Some("web"), Some("shop"), None, Some("")];
+        let mut running = Vec::new();
+        for name in names {
+            running.push(start(&address, name).await);
+        }
+        let mut siblings = Vec::new();
+        for one in &running {
+            siblings.push(one.group.siblings().await.len());
+        }
+        // An empty name is none.
+        assert_eq!(siblings, [1, 1, 0, 1, 1]);
+    }
+
+    /// A channel that has said hello.
+    async fn greeted(running: &Running, address: &HandoverAddress) -> Channel {
+        let channel = Channel::connect(address, 0).await.unwrap().unwrap();
+        channel.send_now(&running.group.hello()).unwrap();
+        channel.receive().await.unwrap();
+        channel
+    }
+
+    async fn is_closed(channel: &Channel) -> bool {
+        let received = timeout(Duration::from_secs(20), channel.receive()).await;
+        matches!(received.expect("the channel ends"), Err(ChannelError::Gone))
+    }
+
+    /// Asks for a listener, which there is not.
+    async fn is_answered(channel: &Channel) -> bool {
+        if channel.send_now(&Message::Claim).is_err() {
+            return false;
+        }
+        channel.receive().await.is_ok_and(|received| received.message().unwrap() == Message::Nothing)
+    }
+
+    #[tokio::test]
+    async fn silent_channels_do_not_keep_a_sibling_out() {
+        let address = crate::handover::channel::tests::group("silent");
+        let (running, other) = (start(&address, None).await, start(&address, None).await);
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CHANNELS {
+            silent.push(greeted(&running, &address).await);
+        }
+        assert!(is_answered(&silent[0]).await);
+        assert_eq!(other.group.siblings().await.len(), 1);
+        // The second one had been silent for longest.
+        assert!(is_closed(&silent[1]).await);
+        assert!(is_answered(&silent[0]).await && is_answered(&silent[2]).await);
+    }
+
+    #[tokio::test]
+    async fn a_channel_without_a_hello_is_closed_before_one_with() {
+        let address = crate::handover::channel::tests::group("mute");
+        let (running, other) = (start(&address, None).await, start(&address, None).await);
+        let mut silent = Vec::new();
+        for _ in 1..MAX_CHANNELS {
+            silent.push(greeted(&running, &address).await);
+        }
+        let mute = Channel::connect(&address, 0).await.unwrap().unwrap();
+        assert_eq!(other.group.siblings().await.len(), 1);
+        assert!(is_closed(&mute).await);
+        assert!(is_answered(&silent[0]).await);
     }
 }

@@ -288,7 +288,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_back_from_a_silent_sibling_cannot_be_taken_by_it_any_more() {
         let address = HandoverAddress::Abstract(format!("hitless-test.{}.silent", std::process::id()));
-        let slot = Slot::take(&address).unwrap();
+        let slot = Slot::take(&address).await.unwrap();
         let channel = Channel::connect(&address, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         let observer = Observer::new("a".into(), Arc::new(|_| {}));

@@ -15,6 +15,10 @@
 //! each other's first message, and know the newest version that both speak, in which they go on. If there is none, they
 //! are no siblings, and both know it.
 //!
+//! Since version 2 a hello ends with the name of the service, which is empty if there is none. Two replicas are siblings
+//! only if they name the same service, or if neither names any; a replica that speaks version 1 alone names none. The
+//! other messages have not changed, and their headers still say version 1.
+//!
 //! | kind | from | with a descriptor | means |
 //! | --- | --- | --- | --- |
 //! | 1 hello | both | no | who I am, where I serve, in which state |
@@ -31,7 +35,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use self::fields::{Reader, put_addr, put_name};
+use self::fields::{Reader, cut_name, put_addr, put_name};
 use crate::lifecycle::State;
 
 mod fields;
@@ -39,7 +43,7 @@ mod reason;
 mod versions;
 
 pub use reason::Reason;
-pub use versions::{OLDEST_VERSION, VERSION, Versions};
+pub use versions::{MESSAGE_VERSION, OLDEST_VERSION, VERSION, Versions};
 
 /// The longest message, header included.
 pub const MAX_MESSAGE: usize = 160 * 1024;
@@ -47,12 +51,15 @@ pub const MAX_MESSAGE: usize = 160 * 1024;
 /// The most bytes of a connection that can travel with it.
 pub const MAX_UNREAD: usize = 128 * 1024;
 
-/// The longest name of a replica.
+/// The longest name of a replica or a service, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
 
 const MAGIC: [u8; 4] = *b"HTLS";
 
 const HELLO: u8 = 1;
+
+/// The first version whose hello names the service.
+const NAMES_SERVICE: u8 = 2;
 
 /// A message between siblings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub enum Message<'a> {
         state: State,
         /// Where it serves.
         addr: SocketAddr,
+        /// The service that it is a replica of, if that has a name; longer ones are cut. Written since version 2.
+        service: Option<&'a str>,
     },
     /// Take this listener.
     GiveListener {
@@ -119,7 +128,7 @@ pub enum ProtocolError {
     #[error("not a message of this protocol")]
     Foreign,
     /// In another version of the protocol.
-    #[error("a message of protocol version {0} instead of {VERSION}")]
+    #[error("a message of protocol version {0} instead of {MESSAGE_VERSION}")]
     OtherVersion(u8),
     /// From a replica that speaks none of our versions.
     #[error("protocol versions {0} instead of {ours}", ours = Versions::OURS)]
@@ -158,14 +167,17 @@ impl<'a> Message<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend_from_slice(&MAGIC);
-        let version = if let Self::Hello { versions, .. } = self { versions.newest } else { VERSION };
+        let version = if let Self::Hello { versions, .. } = self { versions.newest } else { MESSAGE_VERSION };
         bytes.extend_from_slice(&[version, self.kind()]);
         match self {
-            Self::Hello { versions, name, state, addr } => {
+            Self::Hello { versions, name, state, addr, service } => {
                 bytes.push(versions.oldest);
                 put_name(&mut bytes, name);
                 bytes.push(*state as u8);
                 put_addr(&mut bytes, *addr);
+                if versions.newest >= NAMES_SERVICE {
+                    put_name(&mut bytes, service.unwrap_or_default());
+                }
             }
             Self::GiveListener { id, owner } | Self::Offer { id, owner } => {
                 bytes.extend_from_slice(&id.to_be_bytes());
@@ -203,7 +215,7 @@ impl<'a> Message<'a> {
         let fields = Reader::new(fields);
         let message = match (version, kind) {
             (newest, HELLO) => Self::decode_hello(newest, fields),
-            (VERSION, _) => Self::decode_fields(kind, fields),
+            (MESSAGE_VERSION, _) => Self::decode_fields(kind, fields),
             _ => return Err(ProtocolError::OtherVersion(version)),
         };
         message.ok_or(ProtocolError::Malformed(kind))
@@ -211,8 +223,10 @@ impl<'a> Message<'a> {
 
     fn decode_hello(newest: u8, mut fields: Reader<'a>) -> Option<Self> {
         let versions = Versions { oldest: fields.u8()?, newest };
-        let hello =
-            Self::Hello { versions, name: fields.name()?, state: fields.state()?, addr: fields.addr()? };
+        let (name, state, addr) = (fields.name()?, fields.state()?, fields.addr()?);
+        let service = if newest >= NAMES_SERVICE { Some(fields.name()?) } else { None };
+        let service = service.filter(|service| !service.is_empty());
+        let hello = Self::Hello { versions, name, state, addr, service };
         // What a newer version adds is its own business.
         let is_whole = fields.is_empty() || newest > VERSION;
         (is_whole && versions.oldest <= newest).then_some(hello)
@@ -240,6 +254,12 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The name of a service as it arrives at a sibling: cut to what a message holds, and `None` if it is empty.
+#[must_use]
+pub(super) fn service_name(name: &str) -> Option<&str> {
+    Some(cut_name(name)).filter(|name| !name.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, SocketAddrV6};
@@ -265,7 +285,15 @@ mod tests {
         fn message(&self) -> Message<'_> {
             let (id, name) = (self.id, self.name.as_str());
             match self.kind {
-                1 => Message::Hello { versions: self.versions, name, state: self.state, addr: self.addr },
+                1 => Message::Hello {
+                    versions: self.versions,
+                    name,
+                    state: self.state,
+                    addr: self.addr,
+                    service: (self.versions.newest >= NAMES_SERVICE)
+                        .then_some(name)
+                        .filter(|name| !name.is_empty()),
+                },
                 2 => Message::GiveListener { id, owner: name },
                 3 => Message::GiveConnection { id, unread: &self.unread },
                 4 => Message::Taken { id },
@@ -317,7 +345,8 @@ mod tests {
 
         #[test]
         fn no_fields_make_the_reader_panic(kind: u8, fields in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let bytes = [&MAGIC[..], &[VERSION, kind], &fields].concat();
+            let version = if kind == HELLO { VERSION } else { MESSAGE_VERSION };
+            let bytes = [&MAGIC[..], &[version, kind], &fields].concat();
             if let Ok(message) = Message::decode(&bytes) {
                 prop_assert_eq!(message.encode(), bytes);
             }
@@ -335,7 +364,7 @@ mod tests {
 
         #[test]
         fn another_version_is_known_as_such(parts in any_parts(), version: u8) {
-            prop_assume!(version != VERSION && parts.kind != HELLO);
+            prop_assume!(version != MESSAGE_VERSION && parts.kind != HELLO);
             let mut bytes = parts.message().encode();
             bytes[4] = version;
             prop_assert_eq!(Message::decode(&bytes), Err(ProtocolError::OtherVersion(version)));
@@ -346,7 +375,7 @@ mod tests {
     fn a_hello_of_a_newer_version_is_understood_with_what_it_adds() {
         let addr = "[fe80::1%3]:80".parse().unwrap();
         let versions = Versions { oldest: 1, newest: VERSION + 1 };
-        let hello = Message::Hello { versions, name: "a", state: State::Ready, addr };
+        let hello = Message::Hello { versions, name: "a", state: State::Ready, addr, service: Some("web") };
         let mut bytes = hello.encode();
         bytes.extend_from_slice(b"more");
         assert_eq!(Message::decode(&bytes), Ok(hello));
@@ -354,8 +383,29 @@ mod tests {
         bytes[4] = VERSION;
         assert_eq!(Message::decode(&bytes), Err(ProtocolError::Malformed(HELLO)));
         let nonsense = Versions { oldest: 3, newest: 2 };
-        let bytes = Message::Hello { versions: nonsense, name: "a", state: State::Ready, addr }.encode();
+        let bytes =
+            Message::Hello { versions: nonsense, name: "a", state: State::Ready, addr, service: None }
+                .encode();
         assert_eq!(Message::decode(&bytes), Err(ProtocolError::Malformed(HELLO)));
+    }
+
+    /// What the first release wrote, and what it reads of ours: everything before the service's name.
+    #[test]
+    fn a_hello_is_that_of_the_first_release_with_the_services_name_at_its_end() {
+        let first = b"HTLS\x01\x01\x01\x01a\x01\x04\x7f\x00\x00\x01\x00\x50";
+        let addr = "127.0.0.1:80".parse().unwrap();
+        let hello =
+            |versions, service| Message::Hello { versions, name: "a", state: State::Ready, addr, service };
+        let versions = Versions { oldest: 1, newest: 1 };
+        assert_eq!(Message::decode(first), Ok(hello(versions, None)));
+        assert_eq!(hello(versions, Some("web")).encode(), first);
+        let mut second = first.to_vec();
+        second[4] = 2;
+        second.extend_from_slice(b"\x03web");
+        assert_eq!(hello(Versions::OURS, Some("web")).encode(), second);
+        assert_eq!(Message::decode(&second), Ok(hello(Versions::OURS, Some("web"))));
+        // Other messages have not changed.
+        assert_eq!(Message::Claim.encode(), b"HTLS\x01\x06");
     }
 
     #[test]

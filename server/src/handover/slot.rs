@@ -1,7 +1,7 @@
 //! A replica's place in the group: taking one that is free, and hearing the siblings that connect to it. What is said then
 //! is the channel's.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::net as unix;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use tokio::net::UnixListener;
 
 use super::address::HandoverAddress;
 use super::channel::{Channel, ChannelError, socket};
+use super::directory;
 
 /// Replicas of one group: so many can find each other.
 pub(crate) const SLOTS: usize = 64;
@@ -25,15 +26,15 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Takes the first free place.
-    pub(crate) fn take(group: &HandoverAddress) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` if all places are taken, and those of [`directory::lock`].
+    pub(crate) async fn take(group: &HandoverAddress) -> io::Result<Self> {
         // Held while places are taken in a directory, so that nobody removes a file that somebody just made.
         let _lock = match group {
             HandoverAddress::Abstract(_) => None,
-            HandoverAddress::Directory(directory) => {
-                let file = File::create(directory.join("lock"))?;
-                file.lock()?;
-                Some(file)
-            }
+            HandoverAddress::Directory(directory) => Some(directory::lock(directory).await?),
         };
         for number in 0..SLOTS {
             let path = group.path(number);
@@ -94,12 +95,12 @@ mod tests {
     #[tokio::test]
     async fn places_are_taken_one_after_the_other_and_free_again() {
         let group = group("places");
-        let first = Slot::take(&group).unwrap();
-        let second = Slot::take(&group).unwrap();
+        let first = Slot::take(&group).await.unwrap();
+        let second = Slot::take(&group).await.unwrap();
         assert_eq!((first.number, second.number), (0, 1));
         drop(first);
         assert!(Channel::connect(&group, 0).await.unwrap().is_none());
-        assert_eq!(Slot::take(&group).unwrap().number, 0);
+        assert_eq!(Slot::take(&group).await.unwrap().number, 0);
     }
 
     #[tokio::test]
@@ -108,7 +109,7 @@ mod tests {
         let group = HandoverAddress::Directory(directory.path().to_owned());
         drop(unix::UnixListener::bind(directory.path().join("0.sock")).unwrap());
         assert!(directory.path().join("0.sock").exists());
-        let slot = Slot::take(&group).unwrap();
+        let slot = Slot::take(&group).await.unwrap();
         assert_eq!(slot.number, 0);
         let accepted = async { slot.accept().await.unwrap() };
         let near = Channel::connect(&group, 0).await.unwrap().unwrap();

@@ -115,7 +115,7 @@ impl Peer {
 
 /// What the test says first.
 pub fn hello(addr: SocketAddr) -> Message<'static> {
-    Message::Hello { versions: Versions::OURS, name: "test", state: State::Ready, addr }
+    Message::Hello { versions: Versions::OURS, name: "test", state: State::Ready, addr, service: None }
 }
 
 /// A place in a group where the test waits for siblings.

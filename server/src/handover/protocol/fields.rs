@@ -5,13 +5,19 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use super::{MAX_NAME, Reason};
 use crate::lifecycle::State;
 
-pub(super) fn put_name(bytes: &mut Vec<u8>, name: &str) {
+/// As much of a name as a message can hold.
+pub(super) fn cut_name(name: &str) -> &str {
     let mut end = name.len().min(MAX_NAME);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    bytes.push(u8::try_from(end).unwrap_or(u8::MAX));
-    bytes.extend_from_slice(&name.as_bytes()[..end]);
+    &name[..end]
+}
+
+pub(super) fn put_name(bytes: &mut Vec<u8>, name: &str) {
+    let name = cut_name(name);
+    bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    bytes.extend_from_slice(name.as_bytes());
 }
 
 /// A port, and the scope of an IPv6 address: without it a link-local address is not the whole address.

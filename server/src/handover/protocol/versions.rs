@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// The newest version that this build speaks.
-pub const VERSION: u8 = 1;
+/// The newest version that this build speaks. Version 2 added the service's name to the hello.
+pub const VERSION: u8 = 2;
+
+/// The version in the header of every message but the hello: the last one that changed any of them.
+pub const MESSAGE_VERSION: u8 = 1;
 
 /// The oldest version that this build speaks.
 pub const OLDEST_VERSION: u8 = 1;

@@ -10,28 +10,32 @@ use crate::model::sha256::Sha256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Artifact {
     package: &'static str,
+    /// What of the package is built; nothing else is, so that it builds in seconds.
+    feature: &'static str,
     /// The file's name.
     pub(crate) binary: &'static str,
     /// Where its Dockerfile stands; its last stage makes the image.
     pub(crate) dockerfile: &'static str,
     /// What the image depends on, beside the workspace's own files.
-    sources: [&'static str; 2],
+    sources: &'static [&'static str],
 }
 
 impl Artifact {
     /// The server.
     pub const SERVER: Self = Self {
-        package: "hitless-server",
+        package: "hitless-testbed",
+        feature: "server",
         binary: "hitless-server",
         dockerfile: "docker/Dockerfile",
-        sources: ["server/Cargo.toml", "server/src"],
+        sources: &["server/Cargo.toml", "server/src", "server/testbed/Cargo.toml", "server/testbed/src"],
     };
     /// The servers that misbehave on purpose.
     pub const SABOTEUR: Self = Self {
-        package: "hitless-tests",
+        package: "hitless-testbed",
+        feature: "saboteur",
         binary: "saboteur",
         dockerfile: "docker/saboteur.Dockerfile",
-        sources: ["tests/Cargo.toml", "tests/src"],
+        sources: &["server/testbed/Cargo.toml", "server/testbed/src"],
     };
 }
 
@@ -89,7 +93,7 @@ impl Checkout {
     pub fn fingerprint(&self, artifact: &Artifact) -> Result<String, CheckoutError> {
         let mut files: Vec<PathBuf> =
             ["Cargo.toml", "Cargo.lock", artifact.dockerfile].map(|name| self.0.join(name)).into();
-        for source in artifact.sources.map(|name| self.0.join(name)) {
+        for source in artifact.sources.iter().map(|name| self.0.join(name)) {
             if source.is_dir() {
                 collect(&source, &mut files)?;
             } else {
@@ -126,6 +130,9 @@ impl Checkout {
             artifact.package,
             "--bin",
             artifact.binary,
+            "--no-default-features",
+            "--features",
+            artifact.feature,
             "--target",
             &target,
         ];
@@ -188,9 +195,15 @@ mod tests {
     #[test]
     fn fingerprint_follows_the_source() {
         let root = tempfile::tempdir().unwrap();
-        for name in
-            ["Cargo.toml", "Cargo.lock", "server/Cargo.toml", "server/src/main.rs", "docker/Dockerfile"]
-        {
+        for name in [
+            "Cargo.toml",
+            "Cargo.lock",
+            "server/Cargo.toml",
+            "server/src/lib.rs",
+            "server/testbed/Cargo.toml",
+            "server/testbed/src/lib.rs",
+            "docker/Dockerfile",
+        ] {
             let path = root.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, name).unwrap();
@@ -198,7 +211,10 @@ mod tests {
         let checkout = Checkout(root.path().to_owned());
         let before = checkout.fingerprint(&Artifact::SERVER).unwrap();
         assert_eq!(before, checkout.fingerprint(&Artifact::SERVER).unwrap());
-        std::fs::write(root.path().join("server/src/main.rs"), "changed").unwrap();
-        assert_ne!(before, checkout.fingerprint(&Artifact::SERVER).unwrap());
+        for changed in ["server/src/lib.rs", "server/testbed/src/lib.rs"] {
+            std::fs::write(root.path().join(changed), "changed").unwrap();
+            assert_ne!(before, checkout.fingerprint(&Artifact::SERVER).unwrap());
+            std::fs::write(root.path().join(changed), changed).unwrap();
+        }
     }
 }

@@ -65,14 +65,19 @@ async fn make_server_image() -> Image {
     Image { name: "hitless-server", tag: "latest" }
 }
 
+/// The saboteur's static binary, built the first time that a test asks for it.
+pub(crate) async fn saboteur_binary() -> &'static Path {
+    static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
+    let target = static_target();
+    let package =
+        ["-p", "hitless-testbed", "--bin", "saboteur", "--no-default-features", "--features", "saboteur"];
+    let arguments = [&["--profile", "image", "--target", &target], &package[..]].concat();
+    BINARY.get_or_init(|| cargo_build("saboteur", &arguments)).await
+}
+
 async fn make_saboteur_image() -> Image {
     let image = Image { name: "hitless-tests-saboteur", tag: "latest" };
-    let target = static_target();
-    let binary = cargo_build(
-        "saboteur",
-        &["--profile", "image", "-p", "hitless-tests", "--bin", "saboteur", "--target", &target],
-    )
-    .await;
+    let binary = saboteur_binary().await;
     let dockerfile = "FROM scratch\n\
         COPY saboteur /saboteur\n\
         USER 65532:65532\n\

@@ -1,6 +1,7 @@
 //! Replicas as processes of this machine, with no engine: our server loses nothing, and a program that loses something is
 //! caught and counted.
 
+use crate::artifacts;
 use crate::hitless::{Ended, Hitless};
 use crate::lab::{self, Lab, Outcome};
 use crate::own_image::account;
@@ -57,7 +58,7 @@ fn graceful_process_refuses_what_comes_while_it_is_down() -> Outcome {
 fn losses_of_anybodys_program_are_counted_as_it_counts_them_itself() -> Outcome {
     lab::run(async |lab| {
         let listen = format!("SABOTEUR_LISTEN=127.0.0.1:{}", lab.port);
-        let program = format!("'{}'", env!("CARGO_BIN_EXE_saboteur"));
+        let program = format!("'{}'", artifacts::saboteur_binary().await.display());
         let subject = ["--command", &program, "--replicas", "1", "--env", &listen];
         let sabotage = ["--env", "SABOTEUR=drops-after-reading:every=500", "--expect-body", "hello world"];
         let load = ["--cohort", "fresh=500,strict=500", "--rounds", "1", "--lead", "2s"];

@@ -1,12 +1,5 @@
 //! A client that shuts down its write side after its request still gets its answer; one that is gone is not waited for.
 
-#[path = "support/raw.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod raw;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -17,8 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use self::raw::Raw;
-use self::running::{PATIENCE, Running};
+use crate::support::raw::Raw;
+use crate::support::running::{PATIENCE, Running};
 
 const LARGE: usize = 1_000_000;
 

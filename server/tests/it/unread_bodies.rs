@@ -1,13 +1,6 @@
 //! A handler need not read the body of its request: the next request on the connection is answered, or the answer says that
 //! none will be.
 
-#[path = "support/raw.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod raw;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -15,8 +8,8 @@ use axum::routing::{get, post};
 use hitless_server::Limits;
 use http_body_util::BodyExt as _;
 
-use self::raw::Raw;
-use self::running::Running;
+use crate::support::raw::Raw;
+use crate::support::running::Running;
 
 fn router() -> Router {
     Router::new()

@@ -1,12 +1,5 @@
 //! The end of a connection never costs its last answer, and an answer that the client does not have counts as cut.
 
-#[path = "support/raw.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod raw;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
@@ -18,8 +11,8 @@ use futures_util::stream::{self, StreamExt as _};
 use hitless_server::{Event, Limits, Outcome, Server, Strategy};
 use tokio::sync::watch;
 
-use self::raw::{Raw, frame, get_head, next_frame, preface};
-use self::running::Running;
+use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
+use crate::support::running::Running;
 
 /// More than a client with little room takes at once, and less than the kernel keeps for it here.
 const LARGE: usize = 1_000_000;

@@ -1,13 +1,6 @@
 //! HTTP/2 clients that want to keep a server busy: each is shut out or slowed down, the others are served, and memory stays
 //! bounded. The numbers are those of the attacks' descriptions, cut to what a test may take.
 
-#[path = "support/raw.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod raw;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -21,8 +14,8 @@ use futures_util::stream;
 use hitless_server::{Limits, Outcome, Strategy};
 use tokio::time::timeout;
 
-use self::raw::{Raw, frame, get_head, next_frame, preface};
-use self::running::{PATIENCE, Running};
+use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
+use crate::support::running::{PATIENCE, Running};
 
 /// The handlers under way, and the most that there were at once.
 #[derive(Debug, Default)]

@@ -1,8 +1,6 @@
 //! The three stages of the story, each with what a client sees.
 
-mod support;
-
-use support::{Client, Failure, Replica, is_refused};
+use crate::support::{Client, Failure, Replica, is_refused};
 
 /// Starts a request that takes so long and waits until the replica is at it.
 fn begin(replica: &Replica, delay: &str) -> Client {
@@ -135,7 +133,12 @@ fn reuseport_leaves_the_port_to_its_sibling() {
 #[test]
 fn an_exclusive_port_cannot_be_shared() {
     let first = Replica::start(&["--preset", "graceful"]);
-    let output = support::run(&["--listen", &first.addr.to_string(), "--name", &support::unique("second")]);
+    let output = crate::support::run(&[
+        "--listen",
+        &first.addr.to_string(),
+        "--name",
+        &crate::support::unique("second"),
+    ]);
     assert_eq!(output.status.code(), Some(1));
 }
 

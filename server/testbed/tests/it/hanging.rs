@@ -1,13 +1,11 @@
 //! Siblings and claimers that hang or misbehave in the middle of a handover, and replicas that are full: nothing is lost,
 //! nothing is served twice, and nobody waits for them for long.
 
-mod support;
-
 use std::thread;
 
+use crate::support::peer::{Peer, hello, host, place, replica, sibling};
+use crate::support::{Client, Replica, connection_to};
 use hitless_server::handover::protocol::{Message, Reason};
-use support::peer::{Peer, hello, host, place, replica, sibling};
-use support::{Client, Replica, connection_to};
 
 #[test]
 fn a_sibling_that_hangs_in_the_middle_of_a_handover_loses_nothing_and_delays_no_other() {

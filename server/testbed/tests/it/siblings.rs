@@ -3,17 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail as the test does")]
 
-mod support;
-
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::thread;
 
+use crate::support::peer::{Peer, hello, host, listener, place, replica, sibling};
+use crate::support::{Client, PATIENCE, Replica, unique};
 use hitless_server::State;
 use hitless_server::handover::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason, Versions};
-use support::peer::{Peer, hello, host, listener, place, replica, sibling};
-use support::{Client, PATIENCE, Replica, unique};
 
 /// The replica is as it was, and has said why.
 fn is_unharmed(replica: &mut Replica, reason: &str) {

@@ -1,12 +1,5 @@
 //! What a client may keep a server waiting for, and for how long.
 
-#[path = "support/raw.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod raw;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Duration;
 
@@ -17,8 +10,8 @@ use axum::routing::{get, post};
 use hitless_server::{Event, Limits, Outcome, Server, Strategy};
 use tokio::time::timeout;
 
-use self::raw::{Raw, frame, get_head, next_frame, preface};
-use self::running::{PATIENCE, Running};
+use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
+use crate::support::running::{PATIENCE, Running};
 
 /// More than all buffers between the server and a client with little room.
 const HUGE: usize = 64 << 20;

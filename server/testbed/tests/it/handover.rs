@@ -1,9 +1,7 @@
 //! What a client sees of a restart under the preset `handover`: nothing.
 
-mod support;
-
+use crate::support::{Client, Failure, Replica, UPLOADED, connection_to, is_refused, unique};
 use serde_json::Value;
-use support::{Client, Failure, Replica, UPLOADED, connection_to, is_refused, unique};
 
 const HANDOVER: &[&str] = &["--preset", "handover"];
 

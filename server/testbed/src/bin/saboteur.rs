@@ -14,7 +14,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use hitless_tests::{Settings, run, sabotage};
+use hitless_testbed::{Settings, run, sabotage};
 
 fn main() -> ExitCode {
     let settings = match settings() {

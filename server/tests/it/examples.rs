@@ -1,14 +1,11 @@
 //! The examples, over a restart with a sibling beside them: what their clients are told, and that they can come again.
 
-#[path = "../examples/chat.rs"]
+#[path = "../../examples/chat.rs"]
 #[allow(dead_code, reason = "its `main` serves another port")]
 mod chat;
-#[path = "../examples/events.rs"]
+#[path = "../../examples/events.rs"]
 #[allow(dead_code, reason = "its `main` serves another port")]
 mod events;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +15,7 @@ use hitless_server::{Drain, HandoverAddress, Outcome, Server};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use self::running::{Running, read_until};
+use crate::support::running::{Running, read_until};
 
 /// How long after the signal the examples say goodbye here.
 const GOODBYE_AFTER: Duration = Duration::from_millis(300);

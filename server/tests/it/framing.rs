@@ -1,12 +1,5 @@
 //! Malformed HTTP/1 messages: none is taken for another one, and none hides a request behind it.
 
-#[path = "support/raw.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod raw;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 
@@ -15,8 +8,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::Uri;
 
-use self::raw::Raw;
-use self::running::Running;
+use crate::support::raw::Raw;
+use crate::support::running::Running;
 
 /// The paths that the application was asked for.
 type Asked = Arc<Mutex<Vec<String>>>;

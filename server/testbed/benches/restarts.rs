@@ -5,7 +5,7 @@
 //! request, a *kept* one uses one connection for ever and counts its end as a failure. Each sends on a schedule and its
 //! latency counts from there, whether it came to send or not.
 //!
-//! `cargo bench -p hitless-server --bench restarts -- [--seconds 30] [--pause-ms 200] [--fresh 16] [--kept 48]
+//! `cargo bench -p hitless-testbed --bench restarts -- [--seconds 30] [--pause-ms 200] [--fresh 16] [--kept 48]
 //! [--every-ms 10] [--preset handover]`; exits with 1 if anything failed or the ratio is above its target.
 
 use std::collections::BTreeMap;

@@ -1,16 +1,14 @@
 //! How a replica joins its group and leaves the port: what a failed start must not have done, and what must not keep one
 //! from starting.
 
-mod support;
-
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use crate::support::peer::{Peer, claimed_names, place, socket};
+use crate::support::{PATIENCE, Replica, command, unique};
 use axum::Router;
 use hitless_server::{Event, Outcome, Server, Strategy};
-use support::peer::{Peer, claimed_names, place, socket};
-use support::{PATIENCE, Replica, command, unique};
 use tokio::sync::{mpsc, oneshot};
 
 #[test]
@@ -29,7 +27,7 @@ fn a_start_that_fails_has_claimed_nothing() {
     std::fs::create_dir(directory.path().join("lock")).unwrap();
     let (listen, name) = (first.addr.to_string(), unique("late"));
     args.extend(["--listen", &listen, "--name", &name]);
-    let output = support::run(&args);
+    let output = crate::support::run(&args);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("handover group"));
     let account = first.account();

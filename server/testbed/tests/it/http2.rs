@@ -1,12 +1,10 @@
 //! HTTP/2 clients of a replica that stops, and those that stay away too long.
 
-mod support;
-
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::Replica;
-use support::http2::{Frame, GO_AWAY_SOON, Http2Client, body_of};
+use crate::support::Replica;
+use crate::support::http2::{Frame, GO_AWAY_SOON, Http2Client, body_of};
 
 /// Reads the first step of a shutdown, and returns the PING whose answer allows the second.
 fn told_to_go(client: &mut Http2Client) -> [u8; 8] {

@@ -33,7 +33,7 @@ impl Application {
     /// Runs a test of this program as an application.
     fn start(test: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args([test, "--exact", "--nocapture"])
+            .args([&format!("signals::{test}"), "--exact", "--nocapture"])
             .env(ROLE, "1")
             .stdout(Stdio::piped())
             .spawn()

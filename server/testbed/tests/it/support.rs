@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "shared by several test programs, public to each")]
 
+#[path = "../../../tests/it/support/http2.rs"]
 pub mod http2;
 pub mod peer;
 

@@ -1,8 +1,6 @@
 //! What a public server must bear, and what it says when it cannot start.
 
-mod support;
-
-use support::{Replica, command, run, unique};
+use crate::support::{Replica, command, run, unique};
 
 #[test]
 fn every_answer_names_its_replica_and_version() {

@@ -1,12 +1,5 @@
 //! The library in somebody else's axum application, in this very process.
 
-#[path = "support/http2.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod http2;
-#[path = "support/running.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
-mod running;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,8 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use self::http2::{Frame, Http2Client, body_of};
-use self::running::{PATIENCE, Running, read_until};
+use crate::support::http2::{Frame, Http2Client, body_of};
+use crate::support::running::{PATIENCE, Running, read_until};
 
 #[tokio::test]
 async fn run_returns_what_was_done_when_the_drain_ends() {

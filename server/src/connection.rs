@@ -128,7 +128,7 @@ async fn hand_over(rest: Rest, replica: &Replica) -> Option<Rest> {
 /// Ends a connection that nothing is under way on.
 async fn close_idle(rest: Rest, replica: &Replica) {
     replica.traffic.connections_closed_idle.add(1);
-    end::in_stages(&rest.stream, &rest.open, Last::default()).await;
+    end::in_stages(&rest.stream, &rest.open, Last::default(), None).await;
 }
 
 /// Closes the connection unless a request is already here.

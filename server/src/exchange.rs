@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use thiserror::Error;
 use tokio::runtime::Handle;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower_service::Service as _;
 
 use crate::framing;
@@ -88,6 +89,7 @@ impl Service<Request<Incoming>> for App {
                 is_failed: false,
                 is_left: false,
                 timer: Timer::default(),
+                drain: DrainStart::Unknown,
             })
         } else {
             Body::empty()
@@ -388,7 +390,6 @@ struct BodyTimedOut;
 ///
 /// hyper would close a connection whose body the application drops unread, unless the rest is here already, and would not
 /// say so in the answer. So what is dropped here is read over if it is short, and if not, the answer is the last one.
-#[derive(Debug)]
 struct Upload {
     /// `None` when it has been read: hyper itself says so only when it looks at the body again, which it does not after an
     /// early response.
@@ -405,6 +406,28 @@ struct Upload {
     /// It is being read over: when it is dropped again, that is its end.
     is_left: bool,
     timer: Timer,
+    drain: DrainStart,
+}
+
+/// Whether the replica drains, as far as a body knows.
+enum DrainStart {
+    /// Nobody has asked yet.
+    Unknown,
+    Awaited(Pin<Box<WaitForCancellationFutureOwned>>),
+    Seen,
+}
+
+impl DrainStart {
+    /// Whether it begins just now. It wakes the task when it does.
+    fn poll_begin(&mut self, context: &mut Context<'_>, link: &Link) -> Poll<()> {
+        if let Self::Unknown = self {
+            *self = Self::Awaited(Box::pin(link.replica().draining.clone().cancelled_owned()));
+        }
+        let Self::Awaited(drain) = self else { return Poll::Pending };
+        ready!(drain.as_mut().poll(context));
+        *self = Self::Seen;
+        Poll::Ready(())
+    }
 }
 
 impl Upload {
@@ -481,8 +504,12 @@ impl HttpBody for Upload {
         let frame = Pin::new(body).poll_frame(context);
         self.note(&frame);
         if frame.is_pending() {
-            let limit = self.link.replica().limits.body_timeout;
-            ready!(self.timer.poll(context, limit));
+            let link = Arc::clone(&self.link);
+            if self.drain.poll_begin(context, &link).is_ready() {
+                // The time that counts from now on begins now.
+                self.timer.stop();
+            }
+            ready!(self.timer.poll(context, link.replica().body_patience()));
             self.is_failed = true;
             self.link.time_body_out(self.request);
             return Poll::Ready(Some(Err(BodyTimedOut.into())));
@@ -517,6 +544,7 @@ impl Drop for Upload {
                     is_failed: false,
                     is_left: true,
                     timer: Timer::default(),
+                    drain: DrainStart::Unknown,
                 }
                 .read_over(),
             );

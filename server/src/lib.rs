@@ -72,6 +72,10 @@
 //!     └── upgraded (a WebSocket): the application says goodbye when [`Drain::started`] tells it
 //! ```
 //!
+//! *Closed* means: in stages (RFC 9112, section 9.6). The write side is shut down, what still comes is read and thrown away,
+//! and the socket is closed when the client has closed, or when the kernel says that the client has everything. Only then
+//! the last answer counts as answered; if the drain timeout comes first, it counts as cut.
+//!
 //! *Idle* means: every request that began has been answered down to the last byte in the kernel's buffer. Bytes of the
 //! next request may be here already, even half a head; they travel with the connection. How two processes pass a
 //! connection without losing or doubling a byte is told in [`handover`].

@@ -36,7 +36,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long the application may wait for the next piece of a request's body; at least
     /// [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). After that the body ends with an error, and a handler that then fails (a status
-    /// of 400 or more) is answered for with 408. 60 seconds by default, as nginx's `client_body_timeout`.
+    /// of 400 or more) is answered for with 408. 60 seconds by default, as nginx's `client_body_timeout`; in a drain half the
+    /// drain timeout, but two seconds at least, if that is less.
     pub body_timeout: Duration,
     /// How long a client may have no room for the next byte of an answer; at least [`MIN_TIMEOUT`](Self::MIN_TIMEOUT). After
     /// that its connection is reset. 60 seconds by default, as nginx's `send_timeout`.

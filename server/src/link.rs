@@ -313,7 +313,9 @@ impl Link {
 
     /// The client may be in the middle of a message, or may speak something else than HTTP.
     pub(crate) fn may_hear_more(&self) -> bool {
-        let is_read = Reading::Done.is(self.reading.load(Relaxed));
+        // A body that did not come in time is not waited for again.
+        let is_read =
+            Reading::Done.is(self.reading.load(Relaxed)) || self.is_body_timed_out(self.begun.load(Relaxed));
         // What comes behind the last request is none.
         let is_in_head = self.heard.load(Relaxed) && !self.is_closing();
         self.upgraded.load(Relaxed) > 0 || self.protocol == Protocol::Http1 && (is_in_head || !is_read)

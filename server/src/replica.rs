@@ -1,12 +1,14 @@
 //! What all tasks of one running replica share: its state, its counts, its limits, and the order that its connections
 //! follow.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
 use tokio::sync::{Notify, futures::Notified};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::accept::Complaints;
@@ -119,6 +121,10 @@ pub(crate) struct Replica {
     /// Which of them could make room.
     pub(crate) idle_connections: IdleConnections,
     pub(crate) accept_failures: Complaints,
+    /// Cancelled when the drain begins.
+    pub(crate) draining: CancellationToken,
+    /// How long a client may then be silent in the middle of a body.
+    drain_patience: OnceLock<Duration>,
     /// Every connection, upgraded ones too, holds a token or runs as a task of this tracker.
     pub(crate) connections: TaskTracker,
     /// Where connections are handed in that go to a sibling.
@@ -144,9 +150,24 @@ impl Replica {
             room: Arc::new(Room::new(limits.max_connections)),
             idle_connections: IdleConnections::default(),
             accept_failures: Complaints::default(),
+            draining: CancellationToken::new(),
+            drain_patience: OnceLock::new(),
             connections: TaskTracker::new(),
             outbox: Outbox::default(),
         }
+    }
+
+    /// The drain begins: from now on a client may be silent for so long in the middle of a body.
+    pub(crate) fn begin_drain(&self, patience: Duration) {
+        // A replica drains once.
+        let _ = self.drain_patience.set(patience);
+        self.draining.cancel();
+    }
+
+    /// How long a client may be silent in the middle of a body.
+    pub(crate) fn body_patience(&self) -> Duration {
+        let usual = self.limits.body_timeout;
+        self.drain_patience.get().map_or(usual, |&patience| usual.min(patience))
     }
 
     /// Waits until no connection is left, upgraded ones included; says whether that was before the deadline.

@@ -29,6 +29,9 @@ use crate::strategy::Strategy;
 
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// How long any client may be silent in the middle of a body while its server drains.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
 /// An HTTP server for an axum [`Router`] that knows how to stop.
 ///
 /// It speaks HTTP/1.1 and HTTP/2 (prior knowledge) on one port, with `TCP_NODELAY`, and stops on SIGTERM, on SIGINT or
@@ -270,6 +273,8 @@ impl Server {
             return Ok(report);
         }
         replica.lifecycle.advance(State::Draining);
+        // A body that stands still costs half of the drain and is told so, instead of costing all of it and being cut.
+        replica.begin_drain((self.drain_timeout / 2).max(DRAIN_PATIENCE));
         let (in_flight, connections) = (replica.ledger.in_flight(), replica.ledger.connections());
         replica.observer.emit(Event::Draining { in_flight, connections });
         let _goodbye = self.drain.start_after(self.goodbye_after);

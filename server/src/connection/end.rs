@@ -61,7 +61,7 @@ pub(super) fn begin(stream: TcpStream, open: Open, link: Arc<Link>, is_half_clos
         runtime.spawn(async move {
             let last =
                 Last { is_sending: link.may_hear_more(), is_half_closed, is_in_books: link.withholds() };
-            let end = in_stages(&stream, &open, last).await;
+            let end = in_stages(&stream, &open, last, Some(&link)).await;
             let begin = Instant::now();
             while end != End::Cut && link.has_open_streams() && begin.elapsed() < STREAMS {
                 sleep(FIRST_LOOK).await;
@@ -107,8 +107,8 @@ impl Drop for Owed<'_> {
     }
 }
 
-/// Ends the connection.
-pub(super) async fn in_stages(stream: &TcpStream, open: &Open, last: Last) -> End {
+/// Ends the connection, of whose answers `link` keeps the books.
+pub(super) async fn in_stages(stream: &TcpStream, open: &Open, last: Last, link: Option<&Link>) -> End {
     let orders = &open.replica().orders;
     let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return End::Whole };
     if rustix::net::shutdown(stream, Shutdown::Write).is_err() {
@@ -155,7 +155,12 @@ pub(super) async fn in_stages(stream: &TcpStream, open: &Open, last: Last) -> En
         };
         if looks {
             let is_silent = heard.elapsed() >= SILENCE;
-            match unacknowledged(local, peer) {
+            let rest = unacknowledged(local, peer);
+            if let (Ok(Some(0)), Some(link)) = (&rest, link) {
+                // However long it goes on, its answers are where they should be.
+                link.conclude(true, false);
+            }
+            match rest {
                 // Nothing follows the FIN, which is the last byte of it.
                 Ok(Some(0)) if is_silent || !last.is_sending => return End::Whole,
                 Ok(Some(rest)) => {

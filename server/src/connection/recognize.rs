@@ -112,7 +112,7 @@ pub(super) async fn recognize(
             } else {
                 let _ = rest.stream.try_write(&head_timed_out(replica));
                 let last = Last { is_sending: true, ..Last::default() };
-                end::in_stages(&rest.stream, &rest.open, last).await;
+                end::in_stages(&rest.stream, &rest.open, last, None).await;
             }
             Recognized::Over
         }

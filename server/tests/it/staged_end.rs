@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::routing::{get, post};
+use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
+use axum::routing::{any, get, post};
 use futures_util::stream::{self, StreamExt as _};
-use hitless_server::{Event, Limits, Outcome, Server, Strategy};
+use hitless_server::{Event, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, Strategy};
 use tokio::sync::watch;
 
 use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
@@ -181,4 +182,40 @@ async fn a_drain_ends_when_the_clients_have_everything_whether_or_not_they_close
         assert_eq!(idle.rest().expect("a clean end"), b"", "{strategy}");
         assert_eq!(late.rest().expect("a clean end"), b"", "{strategy}");
     }
+}
+
+/// The peer answers a Close frame with its own (RFC 6455, section 5.5.1), and may do so in its own time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_client_can_answer_the_close_frame() {
+    let running = Running::start(
+        |server| server.strategy(Strategy::Graceful),
+        |drain| {
+            let handler = async move |upgrade: WebSocketUpgrade| {
+                upgrade.on_upgrade(async move |mut socket| {
+                    drain.started().await;
+                    let close = CloseFrame { code: RECONNECT_CLOSE_CODE, reason: "restart".into() };
+                    let _ = socket.send(Message::Close(Some(close))).await;
+                })
+            };
+            Router::new().route("/", any(handler))
+        },
+    )
+    .await;
+    let mut client = Raw::connect(running.addr);
+    client.send(
+        "GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(client.answer().status, 101);
+    let task = begin_drain(running).await;
+    let frame = client.rest().expect("a clean end");
+    assert_eq!(frame, [&[0x88, 9, 0x03, 0xf4][..], b"restart"].concat());
+    // A socket that was closed answers the first of them with a reset, and then the next one fails.
+    for _ in 0..10 {
+        client.send([0x88, 0x80, 0, 0, 0, 0]);
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    let report = task.await.unwrap();
+    assert_eq!((report.outcome, report.cut()), (Outcome::Drained, 0));
 }

@@ -73,6 +73,22 @@ async fn a_body_that_does_not_come_is_408_and_ends_the_connection() {
     assert_eq!((report.outcome, report.account.begun, report.account.answered), (Outcome::Drained, 4, 4));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_costs_half_of_a_drain_and_is_told_so() {
+    let configure =
+        |server: Server| server.strategy(Strategy::Graceful).drain_timeout(Duration::from_secs(4));
+    let running = Running::start(configure, |_| router()).await;
+    let mut client = Raw::connect(running.addr);
+    client.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n1");
+    // Of two requests on one server the second is answered when the first has long been read.
+    let mut other = Raw::connect(running.addr);
+    other.get("/");
+    other.answer();
+    let report = running.stop().await;
+    assert_eq!((report.outcome, report.cut(), report.account.answered), (Outcome::Drained, 0, 2));
+    assert_eq!(client.answer().status, 408);
+}
+
 /// The answer is out, and the client owes the rest of the body.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_read_over_has_no_longer() {

@@ -7,7 +7,7 @@
 //! trying all places, and asks them who they are.
 //!
 //! - **Stopping** (`give`): connect to every ready sibling, give the listeners to them in turn, give each idle connection
-//!   to the one with the least under way (`outbox`, `lane`), then each busy connection after its response.
+//!   to the one with the least under way (`transfer_queue`, `lane`), then each busy connection after its response.
 //! - **Starting** (`claim`): ask the siblings for a listener that somebody left with them, and bind a new one only if
 //!   there is none. So a group never has more listeners than it once had replicas at the same time.
 //! - **Running** (`host`): answer both.
@@ -110,19 +110,19 @@
 //! User 65534 is what the kernel calls any user that has no number in the own user namespace (`user_namespaces(7)`). A replica
 //! that runs as 65534 cannot tell them from its own; run it as another user, as the image does (65532).
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod channel;
 pub(crate) mod claim;
 mod directory;
+mod error;
 pub(crate) mod family;
 pub(crate) mod give;
 pub(crate) mod host;
-mod lane;
-pub(crate) mod outbox;
+pub(crate) mod lane;
 mod parcel;
 pub mod protocol;
 mod refusals;
-mod slot;
+pub(crate) mod slot;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,7 +132,8 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 pub use self::address::{BadHandoverAddress, HandoverAddress};
-use self::channel::{Channel, ChannelError};
+use self::channel::Channel;
+use self::error::ChannelError;
 use self::protocol::{Message, ProtocolError, Versions};
 use self::refusals::Refusals;
 use self::slot::SLOTS;

@@ -117,6 +117,7 @@ mod server;
 mod signals;
 mod start_error;
 mod strategy;
+mod transfer_queue;
 
 pub use account::Account;
 pub use admin::address::{AdminAddress, BadAdminAddress};

@@ -11,10 +11,10 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::account::{Account, Traffic};
 use crate::event::Observer;
-use crate::handover::outbox::Outbox;
 use crate::lifecycle::{Ledger, Lifecycle};
 use crate::limits::Limits;
 use crate::room::{Room, Seat};
+use crate::transfer_queue::Outbox;
 
 /// What every connection does from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

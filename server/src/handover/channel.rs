@@ -3,7 +3,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net as unix;
 use std::sync::{Mutex, PoisonError};
@@ -13,13 +12,13 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg,
 };
-use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::address::HandoverAddress;
+use super::error::ChannelError;
 use super::parcel::Parcel;
-use super::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason};
+use super::protocol::{MAX_MESSAGE, Message, ProtocolError};
 
 /// Descriptors that a received message has room for. One is all that any message carries; with room for a second a
 /// message that brings more is seen as such instead of being cut without a word.
@@ -27,52 +26,6 @@ const DESCRIPTORS: usize = 2;
 
 /// How long a full backlog is left alone.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
-
-/// What went wrong between two siblings.
-#[derive(Debug, Error)]
-pub(crate) enum ChannelError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Protocol(#[from] ProtocolError),
-    #[error("the peer runs as user {0}")]
-    OtherUser(u32),
-    #[error("the peer is gone")]
-    Gone,
-    #[error("a message with the wrong number of descriptors")]
-    Descriptors,
-    #[error("no descriptor left for what came")]
-    NoDescriptorLeft,
-    #[error("a message out of turn")]
-    OutOfTurn,
-    #[error("the peer serves {0}")]
-    OtherAddress(SocketAddr),
-    #[error("the peer is a replica of {}", service_in_words(.0.as_deref()))]
-    OtherService(Option<String>),
-    #[error("no answer in time")]
-    Silent,
-    #[error("too many channels, of which the peer's was silent for longest")]
-    MostSilent,
-    #[error("{0}")]
-    Refused(Reason),
-}
-
-impl ChannelError {
-    /// Whether nothing can be sent to this peer any more.
-    pub(crate) fn is_of_the_peer(&self) -> bool {
-        match self {
-            Self::Io(error) => matches!(
-                error.kind(),
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
-            ),
-            _ => true,
-        }
-    }
-}
-
-fn service_in_words(service: Option<&str>) -> String {
-    service.map_or_else(|| "a service without a name".to_owned(), |name| format!("service `{name}`"))
-}
 
 /// A connection between two siblings of the same user.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use tokio::time::timeout;
 
-use super::channel::ChannelError;
+use super::error::ChannelError;
 use super::protocol::Message;
 use super::{Group, PATIENCE, Sibling};
 use crate::event::Event;

@@ -17,13 +17,21 @@ use crate::event::Event;
 use crate::listener::Sharing;
 use crate::listeners::Listeners;
 use crate::replica::{Order, Replica};
-use crate::start_error::StartError;
 
 /// How often a lame duck looks around for a sibling.
 const LOOK_AROUND: Duration = Duration::from_millis(25);
 
 /// How soon connections that no sibling took, because all were full, are tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why a replica could not join its siblings.
+#[derive(Debug)]
+pub(crate) enum JoinError {
+    /// The address cannot be bound.
+    Listen { addr: SocketAddr, source: io::Error },
+    /// The group cannot be used.
+    Group { group: HandoverAddress, source: io::Error },
+}
 
 /// A replica's place among its siblings.
 pub(crate) struct Family {
@@ -40,8 +48,8 @@ impl Family {
         service: Option<&str>,
         replica: &Arc<Replica>,
         listeners: &Arc<Listeners>,
-    ) -> Result<Self, StartError> {
-        let cannot_listen = |source| StartError::Listen { addr, source };
+    ) -> Result<Self, JoinError> {
+        let cannot_listen = |source| JoinError::Listen { addr, source };
         // Port 0 is everybody's own: there is nothing to claim, and the place depends on the port.
         let is_own = addr.port() == 0;
         let addr =
@@ -123,7 +131,7 @@ async fn try_the_refused_again(replica: &Replica) {
 
 /// Takes a place in the group and answers siblings there. If others hold all places, or the lock, whoever they are, the
 /// replica serves without one: siblings do not find it, but it finds them.
-async fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, StartError> {
+async fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, JoinError> {
     match Slot::take(&group.address).await {
         Ok(slot) => {
             group.slot = Some(slot.number);
@@ -133,6 +141,6 @@ async fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Resul
             group.refuse(&source.into());
             Ok(None)
         }
-        Err(source) => Err(StartError::Handover { group: group.address.clone(), source }),
+        Err(source) => Err(JoinError::Group { group: group.address.clone(), source }),
     }
 }

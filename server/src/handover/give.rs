@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError};
+use super::channel::Channel;
+use super::error::ChannelError;
 use super::lane::Carrier;
 use super::protocol::{Message, Reason};
 use super::{Group, PATIENCE, Sibling};

@@ -10,7 +10,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{Channel, ChannelError};
+use super::channel::Channel;
+use super::error::ChannelError;
 use super::parcel::Parcel;
 use super::protocol::{Message, Reason};
 use super::slot::Slot;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::channel::ChannelError;
-use super::outbox::{Errand, Lane};
+use super::error::ChannelError;
 use super::parcel::Parcel;
-use super::protocol::{Message, Reason};
+use super::protocol::{MAX_UNREAD, Message, Reason};
 use super::{Group, Sibling};
+use crate::transfer_queue::{Errand, Lane};
 
 /// Connections under way to one sibling whose answer is still out. The answers to all of them fit into the socket's
 /// buffer, so a sibling can always answer at once, as it must.
@@ -23,7 +23,7 @@ const WINDOW: usize = 64;
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// Carries connections to one sibling until it takes nothing any more.
-pub(super) struct Carrier {
+pub(crate) struct Carrier {
     sibling: Sibling,
     group: Group,
     errands: mpsc::Receiver<Errand>,
@@ -33,13 +33,13 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    pub(super) fn new(sibling: Sibling, group: Group) -> (Arc<Lane>, Self) {
+    pub(crate) fn new(sibling: Sibling, group: Group) -> (Arc<Lane>, Self) {
         let (sender, errands) = mpsc::channel(WINDOW);
         let under_way = VecDeque::with_capacity(WINDOW);
         (Lane::new(sender), Self { sibling, group, errands, under_way, waiting_since: Instant::now() })
     }
 
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let Err(error) = self.carry().await else { return };
         if !matches!(error, ChannelError::Gone) {
             self.group.refuse(&error);
@@ -109,6 +109,11 @@ impl Carrier {
     }
 
     async fn send(&mut self, errand: Errand) -> Result<(), ChannelError> {
+        if errand.gift.unread.len() > MAX_UNREAD {
+            // No message can hold it, to whomever it goes.
+            errand.give_back();
+            return Ok(());
+        }
         let message = Message::GiveConnection { id: errand.gift.id, unread: &errand.gift.unread };
         let sent = self.sibling.channel.send(&message, Some(errand.gift.descriptor.as_fd()));
         match timeout(ANSWER, sent).await.unwrap_or(Err(ChannelError::Silent)) {

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use super::channel::ChannelError;
+use super::error::ChannelError;
 use super::protocol::Message;
 
 /// A message as it came, with its descriptor.

@@ -10,8 +10,9 @@ use rustix::net::SocketAddrUnix;
 use tokio::net::UnixListener;
 
 use super::address::HandoverAddress;
-use super::channel::{Channel, ChannelError, socket};
+use super::channel::{Channel, socket};
 use super::directory;
+use super::error::ChannelError;
 
 /// Replicas of one group: so many can find each other.
 pub(crate) const SLOTS: usize = 64;

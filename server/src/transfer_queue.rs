@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::protocol::MAX_UNREAD;
 use crate::listener;
 
 /// Connections that leave their place for one sibling at the same time. The others are served on while they wait for
@@ -20,42 +19,42 @@ const TURNS: usize = 16;
 
 /// A connection under way.
 #[derive(Debug)]
-pub(super) struct Gift {
-    pub(super) id: u64,
-    pub(super) descriptor: OwnedFd,
-    pub(super) unread: Bytes,
+pub(crate) struct Gift {
+    pub(crate) id: u64,
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) unread: Bytes,
 }
 
 /// A gift and whoever waits for what becomes of it.
 #[derive(Debug)]
-pub(super) struct Errand {
-    pub(super) gift: Gift,
+pub(crate) struct Errand {
+    pub(crate) gift: Gift,
     /// Told `None` when the gift was taken, or else given it back.
     done: oneshot::Sender<Option<Gift>>,
 }
 
 impl Errand {
     /// The sibling has it now. Whoever waits is gone only if the replica's time is over.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         let _ = self.done.send(None);
     }
 
     /// It stays here.
-    pub(super) fn give_back(self) {
+    pub(crate) fn give_back(self) {
         let _ = self.done.send(Some(self.gift));
     }
 }
 
 /// The near end of the way to one sibling. Closed when the sibling takes nothing any more.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     errands: mpsc::Sender<Errand>,
     /// Tickets for it.
     load: AtomicUsize,
 }
 
 impl Lane {
-    pub(super) fn new(errands: mpsc::Sender<Errand>) -> Arc<Self> {
+    pub(crate) fn new(errands: mpsc::Sender<Errand>) -> Arc<Self> {
         Arc::new(Self { errands, load: AtomicUsize::new(0) })
     }
 }
@@ -165,9 +164,6 @@ impl Outbox {
     ) -> Result<(), (OwnedFd, Bytes)> {
         let Ok(id) = listener::cookie(&descriptor) else { return Err((descriptor, unread)) };
         let mut gift = Gift { id, descriptor, unread };
-        if gift.unread.len() > MAX_UNREAD {
-            return Err((gift.descriptor, gift.unread));
-        }
         let mut tried = Vec::new();
         loop {
             let (done, is_done) = oneshot::channel();
@@ -189,12 +185,12 @@ impl Outbox {
     }
 
     /// Waits until a connection was taken by nobody.
-    pub(super) async fn wait_until_refused(&self) {
+    pub(crate) async fn wait_until_refused(&self) {
         self.0.refused.notified().await;
     }
 
     /// From now on a connection that nobody takes is kept for so long.
-    pub(super) fn be_patient(&self, patience: Duration) {
+    pub(crate) fn be_patient(&self, patience: Duration) {
         let _ = self.0.patience.set(patience);
     }
 
@@ -204,7 +200,7 @@ impl Outbox {
     }
 
     /// From now on these are the ways to siblings; without any it is shut.
-    pub(super) fn open(&self, lanes: Vec<Arc<Lane>>) {
+    pub(crate) fn open(&self, lanes: Vec<Arc<Lane>>) {
         *self.0.lanes() = Lanes { all: lanes, next: 0 };
         self.0.freed.notify_waiters();
     }
@@ -214,15 +210,15 @@ impl Outbox {
 mod tests {
     use futures_util::FutureExt;
 
-    use super::super::address::HandoverAddress;
-    use super::super::channel::Channel;
-    use super::super::lane::Carrier;
-    use super::super::protocol::Message;
-    use super::super::slot::Slot;
-    use super::super::{Group, Sibling};
     use super::*;
     use crate::Limits;
     use crate::event::Observer;
+    use crate::handover::address::HandoverAddress;
+    use crate::handover::channel::Channel;
+    use crate::handover::lane::Carrier;
+    use crate::handover::protocol::Message;
+    use crate::handover::slot::Slot;
+    use crate::handover::{Group, Sibling};
     use crate::lifecycle::State;
     use crate::replica::Replica;
 

@@ -14,7 +14,7 @@ use crate::event::Observer;
 use crate::lifecycle::{Ledger, Lifecycle};
 use crate::limits::Limits;
 use crate::room::{Room, Seat};
-use crate::transfer_queue::Outbox;
+use crate::transfer_queue::TransferQueue;
 
 /// What every connection does from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub(crate) struct Replica {
     /// Every connection, upgraded ones too, holds a token or runs as a task of this tracker.
     pub(crate) connections: TaskTracker,
     /// Where connections are handed in that go to a sibling.
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: TransferQueue,
 }
 
 impl Replica {
@@ -137,7 +137,7 @@ impl Replica {
             orders: Orders::default(),
             room: Arc::new(Room::new(limits.max_connections)),
             connections: TaskTracker::new(),
-            outbox: Outbox::default(),
+            outbox: TransferQueue::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::admin::address::AdminAddress;
 use crate::handover::HandoverAddress;
-use crate::handover::family::JoinError;
+use crate::handover::membership::JoinError;
 
 /// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the
 /// [`StopReport`](crate::StopReport).

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::give::Handover;
-use super::host::Host;
-use super::slot::Slot;
+use super::receiver::Receiver;
+use super::rendezvous::Rendezvous;
 use super::{Group, HandoverAddress, claim};
 use crate::accept::Owner;
 use crate::clock::monotonic_ns;
@@ -34,12 +34,12 @@ pub(crate) enum JoinError {
 }
 
 /// A replica's place among its siblings.
-pub(crate) struct Family {
+pub(crate) struct Membership {
     group: Group,
-    _host: Option<Host>,
+    _receiver: Option<Receiver>,
 }
 
-impl Family {
+impl Membership {
     /// Lets siblings in, then claims a listener from one of them or binds a new one. In this order, since a sibling that
     /// has let go of its listener relies on us: nothing that can fail comes after the claim.
     pub(crate) async fn join(
@@ -56,7 +56,7 @@ impl Family {
             if is_own { listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)? } else { addr };
         let address = address.unwrap_or_else(|| HandoverAddress::of_service(addr));
         let mut group = Group::new(address, Arc::clone(replica), addr).of_service(service);
-        let host = let_siblings_in(&mut group, listeners).await?;
+        let receiver = let_siblings_in(&mut group, listeners).await?;
         if !is_own {
             if let Some(claim) = claim::claim(&group).await {
                 let listener = claim.listener.try_clone().map_err(cannot_listen)?;
@@ -67,7 +67,7 @@ impl Family {
             }
         }
         replica.observer.emit(Event::Listening { addr });
-        Ok(Self { group, _host: host })
+        Ok(Self { group, _receiver: receiver })
     }
 
     /// Gives everything to siblings, or, as long as there are none, is a lame duck. Says whether everything was answered
@@ -131,11 +131,14 @@ async fn try_the_refused_again(replica: &Replica) {
 
 /// Takes a place in the group and answers siblings there. If others hold all places, or the lock, whoever they are, the
 /// replica serves without one: siblings do not find it, but it finds them.
-async fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, JoinError> {
-    match Slot::take(&group.address).await {
+async fn let_siblings_in(
+    group: &mut Group,
+    listeners: &Arc<Listeners>,
+) -> Result<Option<Receiver>, JoinError> {
+    match Rendezvous::take(&group.address).await {
         Ok(slot) => {
             group.slot = Some(slot.number);
-            Ok(Some(Host::start(slot, group.clone(), Arc::clone(listeners))))
+            Ok(Some(Receiver::start(slot, group.clone(), Arc::clone(listeners))))
         }
         Err(source) if matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock) => {
             group.refuse(&source.into());

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::accept_failures::TOLD_EVERY;
 use crate::clock::monotonic_ns;
 use crate::connection::{self, Rest};
 use crate::event::Event;
@@ -28,9 +29,6 @@ const LAST_TRIES: u32 = 10;
 
 /// How often the longest idle connections are asked to make room while somebody waits.
 const MAKE_ROOM: Duration = Duration::from_millis(100);
-
-/// The least time between two events about the limit on connections, and between two about failures.
-const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// Where connections enter: whoever has one can have it served.
 #[derive(Debug, Clone)]
@@ -149,7 +147,7 @@ pub(crate) async fn accept_rest(
     }
 }
 
-/// Waits for room for one more connection, and complains about a full house no more often than [`COMPLAINT`]. Meanwhile the
+/// Waits for room for one more connection, and complains about a full house no more often than [`TOLD_EVERY`]. Meanwhile the
 /// longest idle connections are asked to make room. `None` if there is no room and nobody waits for it (any more): what
 /// tokio last heard of the listener may be old.
 async fn seat(
@@ -164,7 +162,7 @@ async fn seat(
         return None;
     }
     let max_connections = replica.limits.max_connections;
-    if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+    if complained.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
         *complained = Some(Instant::now());
         replica.observer.emit(Event::ConnectionLimit { max_connections });
     }
@@ -197,25 +195,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// How often is told that the kernel gives no connections: it may refuse each of them, many times a second, on each of
-/// several listeners.
-#[derive(Debug, Default)]
-pub(crate) struct Complaints(Mutex<(Option<Instant>, u64)>);
-
-impl Complaints {
-    /// Whether one more, now, is told, and if so, how many before it were not.
-    fn tell(&self, now: Instant) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, untold) = &mut *told;
-        if at.is_some_and(|at| now.saturating_duration_since(at) < COMPLAINT) {
-            *untold += 1;
-            return None;
-        }
-        *at = Some(now);
-        Some(std::mem::take(untold))
-    }
-}
-
 /// Whether accept(2) passed on an error of the connection that it would have returned, so that the next may be fine.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -229,19 +208,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::TimedOut
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_are_told_once_a_second_and_counted() {
-        let complaints = Complaints::default();
-        let now = Instant::now();
-        assert_eq!((0..100).filter_map(|_| complaints.tell(now)).collect::<Vec<_>>(), [0]);
-        assert_eq!(complaints.tell(now + COMPLAINT / 2), None);
-        assert_eq!(complaints.tell(now + COMPLAINT), Some(100));
-        assert_eq!(complaints.tell(now + 2 * COMPLAINT), Some(0));
-    }
 }

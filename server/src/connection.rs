@@ -28,9 +28,9 @@ use self::io::Io;
 use self::recognize::{Recognized, recognize};
 use self::watch::Watch;
 use crate::exchange::App;
-use crate::handover::outbox::Ticket;
 use crate::link::{Link, Protocol};
 use crate::replica::{Open, Order, Replica};
+use crate::transfer_queue::Ticket;
 
 /// The first read of a connection; most request heads fit.
 const FIRST_READ: usize = 2048;

@@ -7,10 +7,10 @@
 //! trying all places, and asks them who they are.
 //!
 //! - **Stopping** (`give`): connect to every ready sibling, give the listeners to them in turn, give each idle connection
-//!   to the one with the least under way (`outbox`, `lane`), then each busy connection after its response.
+//!   to the one with the least under way (`transfer_queue`, `peer_sender`), then each busy connection after its response.
 //! - **Starting** (`claim`): ask the siblings for a listener that somebody left with them, and bind a new one only if
 //!   there is none. So a group never has more listeners than it once had replicas at the same time.
-//! - **Running** (`host`): answer both.
+//! - **Running** (`receiver`): answer both.
 //!
 //! The messages are in [`protocol`].
 //!
@@ -57,7 +57,7 @@
 //! that was only slow. So a giver that has waited long enough first makes sure that the sibling *cannot* say that it takes
 //! anything any more: it shuts the channel down, and then hears what was said before (`Channel::shut_down` names the lock
 //! of the kernel that puts the two in order). What is unanswered then was not taken: a sibling that wakes up later finds
-//! the gift, fails to say that it took it, and drops its copy. The giver does the same after an answer that it does not
+//! the transfer, fails to say that it took it, and drops its copy. The giver does the same after an answer that it does not
 //! understand. What comes back goes to the next sibling. Each sibling gets the connections of its own turns only, so one
 //! that hangs delays a few connections once and the others not at all. (As long as it hangs, its unread copies keep those
 //! sockets open: whoever closes one without a last answer closes it for itself, and the client hears of it when the sibling
@@ -110,19 +110,19 @@
 //! User 65534 is what the kernel calls any user that has no number in the own user namespace (`user_namespaces(7)`). A replica
 //! that runs as 65534 cannot tell them from its own; run it as another user, as the image does (65532).
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod channel;
 pub(crate) mod claim;
 mod directory;
-pub(crate) mod family;
+mod error;
 pub(crate) mod give;
-pub(crate) mod host;
-mod lane;
-pub(crate) mod outbox;
-mod parcel;
+pub(crate) mod membership;
+pub(crate) mod peer_sender;
 pub mod protocol;
+mod received;
+pub(crate) mod receiver;
 mod refusals;
-mod slot;
+pub(crate) mod rendezvous;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,10 +132,11 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
 pub use self::address::{BadHandoverAddress, HandoverAddress};
-use self::channel::{Channel, ChannelError};
+use self::channel::Channel;
+use self::error::ChannelError;
 use self::protocol::{Message, ProtocolError, Versions};
 use self::refusals::Refusals;
-use self::slot::SLOTS;
+use self::rendezvous::SLOTS;
 use crate::accept::Owner;
 use crate::event::Event;
 use crate::lifecycle::State;
@@ -199,8 +200,8 @@ impl Group {
         let greeting = async {
             let Some(channel) = Channel::connect(&self.address, place).await? else { return Ok(None) };
             channel.send(&self.hello(), None).await?;
-            let parcel = channel.receive().await?;
-            let (name, state) = self.recognize(&parcel.message()?)?;
+            let received = channel.receive().await?;
+            let (name, state) = self.recognize(&received.message()?)?;
             Ok(Some(Sibling { channel, name, state }))
         };
         timeout(PATIENCE, greeting).await.unwrap_or(Err(ChannelError::Silent))

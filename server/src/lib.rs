@@ -101,6 +101,7 @@
 compile_error!("hitless-server needs Linux: SO_REUSEPORT groups, abstract unix sockets and /proc");
 
 mod accept;
+mod accept_failures;
 mod account;
 mod admin;
 mod clock;
@@ -124,6 +125,7 @@ mod signals;
 mod start_error;
 mod strategy;
 mod timer;
+mod transfer_queue;
 
 pub use account::Account;
 pub use admin::address::{AdminAddress, BadAdminAddress};

@@ -11,15 +11,15 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use crate::accept::Complaints;
+use crate::accept_failures::AcceptFailures;
 use crate::account::{Account, Traffic};
 use crate::clock::monotonic_ns;
 use crate::event::Observer;
-use crate::handover::outbox::Outbox;
 use crate::idle::{IdleConnections, Idleness};
 use crate::lifecycle::{Ledger, Lifecycle, State};
 use crate::limits::Limits;
 use crate::room::{Room, Seat};
+use crate::transfer_queue::TransferQueue;
 
 /// What every connection does from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(crate) struct Replica {
     pub(crate) room: Arc<Room>,
     /// Which of them could make room.
     pub(crate) idle_connections: IdleConnections,
-    pub(crate) accept_failures: Complaints,
+    pub(crate) accept_failures: AcceptFailures,
     /// Cancelled when the drain begins.
     pub(crate) draining: CancellationToken,
     /// How long a client may then be silent in the middle of a body.
@@ -128,7 +128,7 @@ pub(crate) struct Replica {
     /// Every connection, upgraded ones too, holds a token or runs as a task of this tracker.
     pub(crate) connections: TaskTracker,
     /// Where connections are handed in that go to a sibling.
-    pub(crate) outbox: Outbox,
+    pub(crate) outbox: TransferQueue,
 }
 
 impl Replica {
@@ -149,11 +149,11 @@ impl Replica {
             orders: Orders::default(),
             room: Arc::new(Room::new(limits.max_connections)),
             idle_connections: IdleConnections::default(),
-            accept_failures: Complaints::default(),
+            accept_failures: AcceptFailures::default(),
             draining: CancellationToken::new(),
             drain_patience: OnceLock::new(),
             connections: TaskTracker::new(),
-            outbox: Outbox::default(),
+            outbox: TransferQueue::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::clock::monotonic_ns;
 use crate::drain::{Drain, DrainSource};
 use crate::event::{Event, Observer, Record};
 use crate::handover::HandoverAddress;
-use crate::handover::family::Family;
+use crate::handover::membership::Membership;
 use crate::lifecycle::State;
 use crate::limits::{FOREVER, Limits};
 use crate::listeners::Listeners;
@@ -247,8 +247,11 @@ impl Server {
         // Merges the router's state once and not for every request.
         let entrance = Entrance { replica: Arc::clone(&replica), router: router.with_state(()) };
         let listeners = Arc::new(Listeners::new(entrance));
-        let family = if self.strategy == Strategy::Handover {
-            Some(Family::join(self.addr, self.handover, self.service.as_deref(), &replica, &listeners).await?)
+        let membership = if self.strategy == Strategy::Handover {
+            Some(
+                Membership::join(self.addr, self.handover, self.service.as_deref(), &replica, &listeners)
+                    .await?,
+            )
         } else {
             let addr = listeners
                 .bind(self.addr, self.strategy.sharing())
@@ -281,8 +284,8 @@ impl Server {
         let deadline = Instant::now() + self.drain_timeout;
         let lame_duck = self.lame_duck.unwrap_or(Self::LAME_DUCK.min(self.drain_timeout / 2));
         let drain = async {
-            if let Some(family) = &family {
-                return family.leave(&listeners, lame_duck, deadline).await;
+            if let Some(membership) = &membership {
+                return membership.leave(&listeners, lame_duck, deadline).await;
             }
             listeners.close().await;
             // Whoever hears of the one can rely on the other.

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::admin::address::AdminAddress;
 use crate::handover::HandoverAddress;
+use crate::handover::membership::JoinError;
 
 /// Why a server could not start. Once it serves, nothing that happens to it is an error: it is in the
 /// [`StopReport`](crate::StopReport).
@@ -40,4 +41,13 @@ pub enum StartError {
     /// Signal handlers cannot be installed.
     #[error("failed to install signal handlers")]
     Signals(#[source] io::Error),
+}
+
+impl From<JoinError> for StartError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Listen { addr, source } => Self::Listen { addr, source },
+            JoinError::Group { group, source } => Self::Handover { group, source },
+        }
+    }
 }

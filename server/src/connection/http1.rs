@@ -11,9 +11,9 @@ use super::queue::Queue;
 use super::watch::Watch;
 use super::{Rest, head_timed_out};
 use crate::exchange::App;
-use crate::handover::outbox::Ticket;
 use crate::link::Overdue;
 use crate::replica::{Order, Replica};
+use crate::transfer_queue::Ticket;
 
 /// The most that hyper reads of a body at once, or holds back while the client reads slowly. A megabyte's upload takes 0.55
 /// ms of CPU time with hyper's own 400 KB, 0.6 with this, 0.7 with 64 KB and 1.05 with 32 KB. An idle connection has less

@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::handover::outbox::Ticket;
 use crate::replica::Replica;
+use crate::transfer_queue::Ticket;
 
 /// An idle connection's place in the queue of those that go to a sibling.
 pub(super) struct Queue<'a> {

@@ -13,9 +13,9 @@ use super::end::{self, Last};
 use super::queue::Queue;
 use super::watch::Watch;
 use super::{FIRST_READ, Rest, close_idle, head_timed_out};
-use crate::handover::outbox::Ticket;
 use crate::link::Protocol;
 use crate::replica::{Order, Replica};
+use crate::transfer_queue::Ticket;
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4). No HTTP/1 request begins like it.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

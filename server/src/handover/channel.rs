@@ -3,7 +3,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net as unix;
 use std::sync::{Mutex, PoisonError};
@@ -13,13 +12,13 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg,
 };
-use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::address::HandoverAddress;
-use super::parcel::Parcel;
-use super::protocol::{MAX_MESSAGE, Message, ProtocolError, Reason};
+use super::error::ChannelError;
+use super::protocol::{MAX_MESSAGE, Message, ProtocolError};
+use super::received::Received;
 
 /// Descriptors that a received message has room for. One is all that any message carries; with room for a second a
 /// message that brings more is seen as such instead of being cut without a word.
@@ -27,52 +26,6 @@ const DESCRIPTORS: usize = 2;
 
 /// How long a full backlog is left alone.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
-
-/// What went wrong between two siblings.
-#[derive(Debug, Error)]
-pub(crate) enum ChannelError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Protocol(#[from] ProtocolError),
-    #[error("the peer runs as user {0}")]
-    OtherUser(u32),
-    #[error("the peer is gone")]
-    Gone,
-    #[error("a message with the wrong number of descriptors")]
-    Descriptors,
-    #[error("no descriptor left for what came")]
-    NoDescriptorLeft,
-    #[error("a message out of turn")]
-    OutOfTurn,
-    #[error("the peer serves {0}")]
-    OtherAddress(SocketAddr),
-    #[error("the peer is a replica of {}", service_in_words(.0.as_deref()))]
-    OtherService(Option<String>),
-    #[error("no answer in time")]
-    Silent,
-    #[error("too many channels, of which the peer's was silent for longest")]
-    MostSilent,
-    #[error("{0}")]
-    Refused(Reason),
-}
-
-impl ChannelError {
-    /// Whether nothing can be sent to this peer any more.
-    pub(crate) fn is_of_the_peer(&self) -> bool {
-        match self {
-            Self::Io(error) => matches!(
-                error.kind(),
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
-            ),
-            _ => true,
-        }
-    }
-}
-
-fn service_in_words(service: Option<&str>) -> String {
-    service.map_or_else(|| "a service without a name".to_owned(), |name| format!("service `{name}`"))
-}
 
 /// A connection between two siblings of the same user.
 #[derive(Debug)]
@@ -142,7 +95,7 @@ impl Channel {
     }
 
     /// The next message.
-    pub(crate) async fn receive(&self) -> Result<Parcel, ChannelError> {
+    pub(crate) async fn receive(&self) -> Result<Received, ChannelError> {
         loop {
             match self.stream.async_io(Interest::READABLE, || self.receive_bytes()).await {
                 // A peer that ends with unread messages resets the socket, but what it had sent before is still to be
@@ -150,7 +103,7 @@ impl Channel {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) => return Err(error.into()),
                 Ok(None) => return Err(ChannelError::Gone),
-                Ok(Some(parcel)) => return parcel,
+                Ok(Some(received)) => return received,
             }
         }
     }
@@ -164,10 +117,10 @@ impl Channel {
     }
 
     /// The next of the messages that were here when the talk was [shut down](Self::shut_down).
-    pub(crate) fn receive_last(&self) -> Option<Parcel> {
+    pub(crate) fn receive_last(&self) -> Option<Received> {
         loop {
             match self.receive_bytes() {
-                Ok(Some(Ok(parcel))) => return Some(parcel),
+                Ok(Some(Ok(received))) => return Some(received),
                 // No message, or the error of a peer that ended, behind which its last messages wait.
                 Ok(Some(Err(_))) => {}
                 Err(error)
@@ -180,7 +133,7 @@ impl Channel {
         }
     }
 
-    fn receive_bytes(&self) -> io::Result<Option<Result<Parcel, ChannelError>>> {
+    fn receive_bytes(&self) -> io::Result<Option<Result<Received, ChannelError>>> {
         let mut bytes = self.space.lock().unwrap_or_else(PoisonError::into_inner);
         bytes.resize(MAX_MESSAGE, 0);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
@@ -209,7 +162,7 @@ impl Channel {
             return Ok(Some(Err(ChannelError::Descriptors)));
         }
         let (bytes, descriptor) = (bytes[..received.bytes].to_vec(), descriptors.pop());
-        Ok(Some(Ok(Parcel { bytes, descriptor, is_lost: is_cut })))
+        Ok(Some(Ok(Received { bytes, descriptor, is_lost: is_cut })))
     }
 }
 
@@ -223,15 +176,15 @@ pub(super) fn socket() -> io::Result<OwnedFd> {
 pub(super) mod tests {
     use super::*;
     use crate::handover::protocol::MAX_UNREAD;
-    use crate::handover::slot::Slot;
+    use crate::handover::rendezvous::Rendezvous;
 
     pub(in crate::handover) fn group(test: &str) -> HandoverAddress {
         HandoverAddress::Abstract(format!("hitless-test.{}.{test}", std::process::id()))
     }
 
-    async fn pair(test: &str) -> (Slot, Channel, Channel) {
+    async fn pair(test: &str) -> (Rendezvous, Channel, Channel) {
         let group = group(test);
-        let slot = Slot::take(&group).await.unwrap();
+        let slot = Rendezvous::take(&group).await.unwrap();
         let near = Channel::connect(&group, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         (slot, near, far)
@@ -243,8 +196,8 @@ pub(super) mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let give = Message::GiveListener { id: 7, owner: "a" };
         near.send(&give, Some(listener.as_fd())).await.unwrap();
-        let mut parcel = far.receive().await.unwrap();
-        let (message, descriptor) = parcel.split().unwrap();
+        let mut received = far.receive().await.unwrap();
+        let (message, descriptor) = received.split().unwrap();
         assert_eq!(message, give);
         let received = std::net::TcpListener::from(descriptor.unwrap());
         assert_eq!(received.local_addr().unwrap(), listener.local_addr().unwrap());
@@ -257,8 +210,8 @@ pub(super) mod tests {
         near.send_bytes(&Message::Claim.encode(), Some(listener.as_fd())).unwrap();
         near.send_bytes(&Message::GiveListener { id: 1, owner: "a" }.encode(), None).unwrap();
         for _ in 0..2 {
-            let parcel = far.receive().await.unwrap();
-            assert!(matches!(parcel.message(), Err(ChannelError::Descriptors)));
+            let received = far.receive().await.unwrap();
+            assert!(matches!(received.message(), Err(ChannelError::Descriptors)));
         }
     }
 
@@ -306,7 +259,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn a_full_backlog_is_waited_for() {
         let group = group("backlog");
-        let slot = Slot::take(&group).await.unwrap();
+        let slot = Rendezvous::take(&group).await.unwrap();
         let mut early = Vec::new();
         let mut late = loop {
             let mut connecting = Box::pin(Channel::connect(&group, slot.number));

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use tokio::time::timeout;
 
-use super::channel::ChannelError;
+use super::error::ChannelError;
 use super::protocol::Message;
 use super::{Group, PATIENCE, Sibling};
 use crate::event::Event;
@@ -32,8 +32,8 @@ pub(crate) async fn claim(group: &Group) -> Option<Claim> {
 
 async fn ask(group: &Group, sibling: &Sibling) -> Result<Option<(u64, TcpListener)>, ChannelError> {
     sibling.channel.send(&Message::Claim, None).await?;
-    let mut parcel = sibling.channel.receive().await?;
-    match parcel.split()? {
+    let mut received = sibling.channel.receive().await?;
+    match received.split()? {
         (Message::Offer { id, .. }, Some(descriptor)) => {
             let listener = listener::adopt_listener(descriptor, group.addr)?;
             if listener::cookie(&listener)? == id {

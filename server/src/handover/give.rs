@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError};
-use super::lane::Carrier;
+use super::channel::Channel;
+use super::error::ChannelError;
+use super::peer_sender::PeerSender;
 use super::protocol::{Message, Reason};
 use super::{Group, PATIENCE, Sibling};
 use crate::event::Event;
@@ -18,7 +19,7 @@ use crate::listeners::{Listed, Listeners};
 #[derive(Debug)]
 pub(crate) struct Handover {
     group: Group,
-    lanes: JoinSet<()>,
+    senders: JoinSet<()>,
 }
 
 impl Handover {
@@ -36,19 +37,19 @@ impl Handover {
         if siblings.is_empty() || !listeners.is_empty() {
             return None;
         }
-        let mut lanes = JoinSet::new();
+        let mut senders = JoinSet::new();
         let ends = siblings.into_iter().map(|sibling| {
-            let (lane, carrier) = Carrier::new(sibling, group.clone());
-            lanes.spawn(carrier.run());
-            lane
+            let (queue, sender) = PeerSender::new(sibling, group.clone());
+            senders.spawn(sender.run());
+            queue
         });
         group.replica.outbox.open(ends.collect());
-        Some(Self { group: group.clone(), lanes })
+        Some(Self { group: group.clone(), senders })
     }
 
     /// Returns when the last sibling is gone or takes nothing any more.
     pub(crate) async fn wait_until_lost(&mut self) {
-        while self.lanes.join_next().await.is_some() {}
+        while self.senders.join_next().await.is_some() {}
     }
 }
 

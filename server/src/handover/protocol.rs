@@ -42,6 +42,7 @@ mod fields;
 mod reason;
 mod versions;
 
+pub use fields::MAX_NAME;
 pub use reason::Reason;
 pub use versions::{MESSAGE_VERSION, OLDEST_VERSION, VERSION, Versions};
 
@@ -50,9 +51,6 @@ pub const MAX_MESSAGE: usize = 160 * 1024;
 
 /// The most bytes of a connection that can travel with it.
 pub const MAX_UNREAD: usize = 128 * 1024;
-
-/// The longest name of a replica or a service, in bytes of UTF-8.
-pub const MAX_NAME: usize = 255;
 
 const MAGIC: [u8; 4] = *b"HTLS";
 

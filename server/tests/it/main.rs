@@ -4,6 +4,7 @@ mod examples;
 mod framing;
 mod half_closed;
 mod http2_floods;
+mod layers;
 mod library;
 mod signals;
 mod staged_end;

@@ -2,8 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use super::{MAX_NAME, Reason};
+use super::reason::Reason;
 use crate::lifecycle::State;
+
+/// The longest name of a replica or a service, in bytes of UTF-8.
+pub const MAX_NAME: usize = 255;
 
 /// As much of a name as a message can hold.
 pub(super) fn cut_name(name: &str) -> &str {

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::protocol::MAX_UNREAD;
 use crate::listener;
 
 /// Connections that leave their place for one sibling at the same time. The others are served on while they wait for
@@ -20,56 +19,56 @@ const TURNS: usize = 16;
 
 /// A connection under way.
 #[derive(Debug)]
-pub(super) struct Gift {
-    pub(super) id: u64,
-    pub(super) descriptor: OwnedFd,
-    pub(super) unread: Bytes,
+pub(crate) struct Transfer {
+    pub(crate) id: u64,
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) unread: Bytes,
 }
 
-/// A gift and whoever waits for what becomes of it.
+/// A transfer and whoever waits for what becomes of it.
 #[derive(Debug)]
-pub(super) struct Errand {
-    pub(super) gift: Gift,
-    /// Told `None` when the gift was taken, or else given it back.
-    done: oneshot::Sender<Option<Gift>>,
+pub(crate) struct PendingTransfer {
+    pub(crate) transfer: Transfer,
+    /// Told `None` when the transfer was taken, or else given it back.
+    done: oneshot::Sender<Option<Transfer>>,
 }
 
-impl Errand {
+impl PendingTransfer {
     /// The sibling has it now. Whoever waits is gone only if the replica's time is over.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         let _ = self.done.send(None);
     }
 
     /// It stays here.
-    pub(super) fn give_back(self) {
-        let _ = self.done.send(Some(self.gift));
+    pub(crate) fn give_back(self) {
+        let _ = self.done.send(Some(self.transfer));
     }
 }
 
 /// The near end of the way to one sibling. Closed when the sibling takes nothing any more.
 #[derive(Debug)]
-pub(super) struct Lane {
-    errands: mpsc::Sender<Errand>,
+pub(crate) struct PeerQueue {
+    transfers: mpsc::Sender<PendingTransfer>,
     /// Tickets for it.
     load: AtomicUsize,
 }
 
-impl Lane {
-    pub(super) fn new(errands: mpsc::Sender<Errand>) -> Arc<Self> {
-        Arc::new(Self { errands, load: AtomicUsize::new(0) })
+impl PeerQueue {
+    pub(crate) fn new(transfers: mpsc::Sender<PendingTransfer>) -> Arc<Self> {
+        Arc::new(Self { transfers, load: AtomicUsize::new(0) })
     }
 }
 
 #[derive(Debug, Default)]
-struct Lanes {
-    all: Vec<Arc<Lane>>,
+struct PeerQueues {
+    all: Vec<Arc<PeerQueue>>,
     /// Which of those with the same load is next.
     next: usize,
 }
 
 #[derive(Debug, Default)]
-struct Desk {
-    lanes: Mutex<Lanes>,
+struct Shared {
+    queues: Mutex<PeerQueues>,
     /// Told when there may be a turn.
     freed: Notify,
     /// Told when a connection was taken by nobody.
@@ -78,64 +77,64 @@ struct Desk {
     patience: OnceLock<Duration>,
 }
 
-impl Desk {
+impl Shared {
     /// Nothing here panics while the lock is held.
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, PeerQueues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A ticket for the lane that has the least to carry, if that is less than `below`, of those that are open and not
+    /// A ticket for the queue that has the least to carry, if that is less than `below`, of those that are open and not
     /// in `tried`.
-    fn ticket(self: &Arc<Self>, below: usize, tried: &[Arc<Lane>]) -> Option<Ticket> {
-        let mut lanes = self.lanes();
-        let (count, next) = (lanes.all.len(), lanes.next);
+    fn ticket(self: &Arc<Self>, below: usize, tried: &[Arc<PeerQueue>]) -> Option<Ticket> {
+        let mut queues = self.queues();
+        let (count, next) = (queues.all.len(), queues.next);
         let in_turn = (0..count).map(|step| (next + step) % count);
-        let is_open = |lane: &Arc<Lane>| {
-            !lane.errands.is_closed() && !tried.iter().any(|tried| Arc::ptr_eq(tried, lane))
+        let is_open = |queue: &Arc<PeerQueue>| {
+            !queue.transfers.is_closed() && !tried.iter().any(|tried| Arc::ptr_eq(tried, queue))
         };
         let at = in_turn
-            .filter(|&at| is_open(&lanes.all[at]))
-            .min_by_key(|&at| lanes.all[at].load.load(Ordering::Relaxed))?;
-        let lane = Arc::clone(&lanes.all[at]);
+            .filter(|&at| is_open(&queues.all[at]))
+            .min_by_key(|&at| queues.all[at].load.load(Ordering::Relaxed))?;
+        let queue = Arc::clone(&queues.all[at]);
         // Grows under the lock only.
-        if lane.load.load(Ordering::Relaxed) >= below {
+        if queue.load.load(Ordering::Relaxed) >= below {
             return None;
         }
-        lane.load.fetch_add(1, Ordering::Relaxed);
-        lanes.next = at + 1;
-        Some(Ticket { desk: Arc::clone(self), lane })
+        queue.load.fetch_add(1, Ordering::Relaxed);
+        queues.next = at + 1;
+        Some(Ticket { shared: Arc::clone(self), queue })
     }
 }
 
 /// The right of one connection to leave its place now, for a certain sibling.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    desk: Arc<Desk>,
-    lane: Arc<Lane>,
+    shared: Arc<Shared>,
+    queue: Arc<PeerQueue>,
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.lane.load.fetch_sub(1, Ordering::Relaxed);
-        self.desk.freed.notify_one();
+        self.queue.load.fetch_sub(1, Ordering::Relaxed);
+        self.shared.freed.notify_one();
     }
 }
 
 /// See the [module](self). Shut as long as there is no sibling.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox(Arc<Desk>);
+pub(crate) struct TransferQueue(Arc<Shared>);
 
-impl Outbox {
+impl TransferQueue {
     /// The turn of an idle connection to leave its place; it lasts as long as the ticket. Whoever becomes busy while it
     /// waits must drop the future, or it would keep others from theirs.
     pub(crate) fn turn(&self) -> impl Future<Output = Ticket> + Send + use<> {
-        let desk = Arc::clone(&self.0);
+        let shared = Arc::clone(&self.0);
         async move {
             loop {
                 // First in line, then look: what is freed in between is noticed.
-                let mut freed = pin!(desk.freed.notified());
+                let mut freed = pin!(shared.freed.notified());
                 freed.as_mut().enable();
-                if let Some(ticket) = desk.ticket(TURNS, &[]) {
+                if let Some(ticket) = shared.ticket(TURNS, &[]) {
                     return ticket;
                 }
                 freed.await;
@@ -164,37 +163,34 @@ impl Outbox {
         unread: Bytes,
     ) -> Result<(), (OwnedFd, Bytes)> {
         let Ok(id) = listener::cookie(&descriptor) else { return Err((descriptor, unread)) };
-        let mut gift = Gift { id, descriptor, unread };
-        if gift.unread.len() > MAX_UNREAD {
-            return Err((gift.descriptor, gift.unread));
-        }
+        let mut transfer = Transfer { id, descriptor, unread };
         let mut tried = Vec::new();
         loop {
             let (done, is_done) = oneshot::channel();
-            match ticket.lane.errands.send(Errand { gift, done }).await {
+            match ticket.queue.transfers.send(PendingTransfer { transfer, done }).await {
                 Ok(()) => match is_done.await {
-                    Ok(Some(back)) => gift = back,
-                    // Taken; or the lane was dropped with the gift, and the replica's time is over.
+                    Ok(Some(back)) => transfer = back,
+                    // Taken; or the queue was dropped with the transfer, and the replica's time is over.
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                Err(mpsc::error::SendError(errand)) => gift = errand.gift,
+                Err(mpsc::error::SendError(pending)) => transfer = pending.transfer,
             }
-            tried.push(Arc::clone(&ticket.lane));
+            tried.push(Arc::clone(&ticket.queue));
             // Nobody serves it meanwhile, so it does not wait for its turn again.
             match self.0.ticket(usize::MAX, &tried) {
                 Some(next) => ticket = next,
-                None => return Err((gift.descriptor, gift.unread)),
+                None => return Err((transfer.descriptor, transfer.unread)),
             }
         }
     }
 
     /// Waits until a connection was taken by nobody.
-    pub(super) async fn wait_until_refused(&self) {
+    pub(crate) async fn wait_until_refused(&self) {
         self.0.refused.notified().await;
     }
 
     /// From now on a connection that nobody takes is kept for so long.
-    pub(super) fn be_patient(&self, patience: Duration) {
+    pub(crate) fn be_patient(&self, patience: Duration) {
         let _ = self.0.patience.set(patience);
     }
 
@@ -204,8 +200,8 @@ impl Outbox {
     }
 
     /// From now on these are the ways to siblings; without any it is shut.
-    pub(super) fn open(&self, lanes: Vec<Arc<Lane>>) {
-        *self.0.lanes() = Lanes { all: lanes, next: 0 };
+    pub(crate) fn open(&self, queues: Vec<Arc<PeerQueue>>) {
+        *self.0.queues() = PeerQueues { all: queues, next: 0 };
         self.0.freed.notify_waiters();
     }
 }
@@ -214,23 +210,23 @@ impl Outbox {
 mod tests {
     use futures_util::FutureExt;
 
-    use super::super::address::HandoverAddress;
-    use super::super::channel::Channel;
-    use super::super::lane::Carrier;
-    use super::super::protocol::Message;
-    use super::super::slot::Slot;
-    use super::super::{Group, Sibling};
     use super::*;
     use crate::Limits;
     use crate::event::Observer;
+    use crate::handover::address::HandoverAddress;
+    use crate::handover::channel::Channel;
+    use crate::handover::peer_sender::PeerSender;
+    use crate::handover::protocol::Message;
+    use crate::handover::rendezvous::Rendezvous;
+    use crate::handover::{Group, Sibling};
     use crate::lifecycle::State;
     use crate::replica::Replica;
 
-    fn outbox(lanes: usize) -> (Outbox, Vec<mpsc::Receiver<Errand>>) {
-        let outbox = Outbox::default();
-        let (senders, receivers): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(64)).unzip();
-        outbox.open(senders.into_iter().map(Lane::new).collect());
-        (outbox, receivers)
+    fn transfer_queue(queues: usize) -> (TransferQueue, Vec<mpsc::Receiver<PendingTransfer>>) {
+        let transfer_queue = TransferQueue::default();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(64)).unzip();
+        transfer_queue.open(senders.into_iter().map(PeerQueue::new).collect());
+        (transfer_queue, receivers)
     }
 
     fn socket() -> OwnedFd {
@@ -238,15 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_hangs_takes_no_more_than_its_own_turns() {
-        let (outbox, _errands) = outbox(2);
-        let now = || outbox.turn().now_or_never();
+    fn a_queue_that_hangs_takes_no_more_than_its_own_turns() {
+        let (transfer_queue, _transfers) = transfer_queue(2);
+        let now = || transfer_queue.turn().now_or_never();
         let hanging = now().unwrap();
-        // The other lane's tickets come back at once, those of the first never do.
+        // The other queue's tickets come back at once, those of the first never do.
         let mut held = Vec::new();
         for _ in 0..1000 {
             let ticket = now().unwrap();
-            if Arc::ptr_eq(&ticket.lane, &hanging.lane) {
+            if Arc::ptr_eq(&ticket.queue, &hanging.queue) {
                 held.push(ticket);
             }
         }
@@ -255,20 +251,20 @@ mod tests {
 
     #[test]
     fn turns_are_shared_out_evenly_and_end() {
-        let (outbox, _errands) = outbox(3);
-        let tickets: Vec<_> = (0..3 * TURNS).map(|_| outbox.turn().now_or_never().unwrap()).collect();
+        let (transfer_queue, _transfers) = transfer_queue(3);
+        let tickets: Vec<_> = (0..3 * TURNS).map(|_| transfer_queue.turn().now_or_never().unwrap()).collect();
         for ticket in &tickets {
-            assert_eq!(ticket.lane.load.load(Ordering::Relaxed), TURNS);
+            assert_eq!(ticket.queue.load.load(Ordering::Relaxed), TURNS);
         }
-        assert!(outbox.turn().now_or_never().is_none());
+        assert!(transfer_queue.turn().now_or_never().is_none());
     }
 
     #[tokio::test]
     async fn whoever_waits_gets_the_turn_that_comes_back() {
-        let (outbox, _errands) = outbox(1);
-        let mut tickets: Vec<_> = (0..TURNS).map(|_| outbox.turn().now_or_never().unwrap()).collect();
-        let mut gives_up = Box::pin(outbox.turn());
-        let mut waits = Box::pin(outbox.turn());
+        let (transfer_queue, _transfers) = transfer_queue(1);
+        let mut tickets: Vec<_> = (0..TURNS).map(|_| transfer_queue.turn().now_or_never().unwrap()).collect();
+        let mut gives_up = Box::pin(transfer_queue.turn());
+        let mut waits = Box::pin(transfer_queue.turn());
         assert!(gives_up.as_mut().now_or_never().is_none() && waits.as_mut().now_or_never().is_none());
         drop(tickets.pop());
         drop(gives_up);
@@ -277,51 +273,52 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_while_it_is_shut_gets_a_turn_when_it_opens() {
-        let (outbox, _errands) = outbox(0);
-        let mut waits = Box::pin(outbox.turn());
+        let (transfer_queue, _transfers) = transfer_queue(0);
+        let mut waits = Box::pin(transfer_queue.turn());
         assert!(waits.as_mut().now_or_never().is_none());
-        let (sender, _errands) = mpsc::channel(1);
-        outbox.open(vec![Lane::new(sender)]);
+        let (sender, _transfers) = mpsc::channel(1);
+        transfer_queue.open(vec![PeerQueue::new(sender)]);
         waits.await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_back_from_a_silent_sibling_cannot_be_taken_by_it_any_more() {
         let address = HandoverAddress::Abstract(format!("hitless-test.{}.silent", std::process::id()));
-        let slot = Slot::take(&address).await.unwrap();
+        let slot = Rendezvous::take(&address).await.unwrap();
         let channel = Channel::connect(&address, slot.number).await.unwrap().unwrap();
         let far = slot.accept().await.unwrap();
         let observer = Observer::new("a".into(), Arc::new(|_| {}));
         let replica = Arc::new(Replica::new("a".into(), Limits::default(), Vec::new(), observer));
         let group = Group::new(address, replica, ([127, 0, 0, 1], 80).into());
         let sibling = Sibling { channel, name: "b".into(), state: State::Ready };
-        let (lane, carrier) = Carrier::new(sibling, group);
-        let outbox = Outbox::default();
-        outbox.open(vec![Arc::clone(&lane)]);
-        // Keeps the carrier at work after it has given everything back, as another connection would.
-        let _under_way = lane.errands.reserve().await.unwrap();
-        let carrier = tokio::spawn(carrier.run());
-        let ticket = outbox.turn().await;
-        outbox.give(ticket, socket(), Bytes::new()).await.unwrap_err();
-        assert!(!carrier.is_finished());
+        let (queue, sender) = PeerSender::new(sibling, group);
+        let transfer_queue = TransferQueue::default();
+        transfer_queue.open(vec![Arc::clone(&queue)]);
+        // Keeps the sender at work after it has given everything back, as another connection would.
+        let _under_way = queue.transfers.reserve().await.unwrap();
+        let sender = tokio::spawn(sender.run());
+        let ticket = transfer_queue.turn().await;
+        transfer_queue.give(ticket, socket(), Bytes::new()).await.unwrap_err();
+        assert!(!sender.is_finished());
         assert!(far.send_now(&Message::Taken { id: 1 }).is_err());
     }
 
     #[tokio::test]
     async fn what_one_sibling_does_not_take_goes_to_the_next_and_then_comes_back() {
-        let (outbox, mut errands) = outbox(2);
-        let ticket = outbox.turn().await;
-        let (mut second, mut first) = (errands.pop().unwrap(), errands.pop().unwrap());
+        let (transfer_queue, mut transfers) = transfer_queue(2);
+        let ticket = transfer_queue.turn().await;
+        let (mut second, mut first) = (transfers.pop().unwrap(), transfers.pop().unwrap());
         let siblings = async {
             first.recv().await.unwrap().give_back();
             second.recv().await.unwrap().give_back();
         };
-        let (given, ()) = tokio::join!(outbox.give(ticket, socket(), Bytes::from_static(b"GET")), siblings);
+        let (given, ()) =
+            tokio::join!(transfer_queue.give(ticket, socket(), Bytes::from_static(b"GET")), siblings);
         assert_eq!(given.unwrap_err().1, "GET");
-        let ticket = outbox.turn().await;
+        let ticket = transfer_queue.turn().await;
         drop(first);
         let siblings = async { second.recv().await.unwrap().finish() };
-        let (given, ()) = tokio::join!(outbox.give(ticket, socket(), Bytes::new()), siblings);
+        let (given, ()) = tokio::join!(transfer_queue.give(ticket, socket(), Bytes::new()), siblings);
         assert!(given.is_ok());
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::give::Handover;
-use super::host::Host;
-use super::slot::Slot;
+use super::receiver::Receiver;
+use super::rendezvous::Rendezvous;
 use super::{Group, HandoverAddress, claim};
 use crate::accept::Owner;
 use crate::clock::monotonic_ns;
@@ -17,7 +17,6 @@ use crate::event::Event;
 use crate::listener::Sharing;
 use crate::listeners::Listeners;
 use crate::replica::{Order, Replica};
-use crate::start_error::StartError;
 
 /// How often a lame duck looks around for a sibling.
 const LOOK_AROUND: Duration = Duration::from_millis(25);
@@ -25,13 +24,22 @@ const LOOK_AROUND: Duration = Duration::from_millis(25);
 /// How soon connections that no sibling took, because all were full, are tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// A replica's place among its siblings.
-pub(crate) struct Family {
-    group: Group,
-    _host: Option<Host>,
+/// Why a replica could not join its siblings.
+#[derive(Debug)]
+pub(crate) enum JoinError {
+    /// The address cannot be bound.
+    Listen { addr: SocketAddr, source: io::Error },
+    /// The group cannot be used.
+    Group { group: HandoverAddress, source: io::Error },
 }
 
-impl Family {
+/// A replica's place among its siblings.
+pub(crate) struct Membership {
+    group: Group,
+    _receiver: Option<Receiver>,
+}
+
+impl Membership {
     /// Lets siblings in, then claims a listener from one of them or binds a new one. In this order, since a sibling that
     /// has let go of its listener relies on us: nothing that can fail comes after the claim.
     pub(crate) async fn join(
@@ -40,15 +48,15 @@ impl Family {
         service: Option<&str>,
         replica: &Arc<Replica>,
         listeners: &Arc<Listeners>,
-    ) -> Result<Self, StartError> {
-        let cannot_listen = |source| StartError::Listen { addr, source };
+    ) -> Result<Self, JoinError> {
+        let cannot_listen = |source| JoinError::Listen { addr, source };
         // Port 0 is everybody's own: there is nothing to claim, and the place depends on the port.
         let is_own = addr.port() == 0;
         let addr =
             if is_own { listeners.bind(addr, Sharing::ReusePort).map_err(cannot_listen)? } else { addr };
         let address = address.unwrap_or_else(|| HandoverAddress::of_service(addr));
         let mut group = Group::new(address, Arc::clone(replica), addr).of_service(service);
-        let host = let_siblings_in(&mut group, listeners).await?;
+        let receiver = let_siblings_in(&mut group, listeners).await?;
         if !is_own {
             if let Some(claim) = claim::claim(&group).await {
                 let listener = claim.listener.try_clone().map_err(cannot_listen)?;
@@ -59,7 +67,7 @@ impl Family {
             }
         }
         replica.observer.emit(Event::Listening { addr });
-        Ok(Self { group, _host: host })
+        Ok(Self { group, _receiver: receiver })
     }
 
     /// Gives everything to siblings, or, as long as there are none, is a lame duck. Says whether everything was answered
@@ -123,16 +131,19 @@ async fn try_the_refused_again(replica: &Replica) {
 
 /// Takes a place in the group and answers siblings there. If others hold all places, or the lock, whoever they are, the
 /// replica serves without one: siblings do not find it, but it finds them.
-async fn let_siblings_in(group: &mut Group, listeners: &Arc<Listeners>) -> Result<Option<Host>, StartError> {
-    match Slot::take(&group.address).await {
+async fn let_siblings_in(
+    group: &mut Group,
+    listeners: &Arc<Listeners>,
+) -> Result<Option<Receiver>, JoinError> {
+    match Rendezvous::take(&group.address).await {
         Ok(slot) => {
             group.slot = Some(slot.number);
-            Ok(Some(Host::start(slot, group.clone(), Arc::clone(listeners))))
+            Ok(Some(Receiver::start(slot, group.clone(), Arc::clone(listeners))))
         }
         Err(source) if matches!(source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock) => {
             group.refuse(&source.into());
             Ok(None)
         }
-        Err(source) => Err(StartError::Handover { group: group.address.clone(), source }),
+        Err(source) => Err(JoinError::Group { group: group.address.clone(), source }),
     }
 }

@@ -10,10 +10,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::{Channel, ChannelError};
-use super::parcel::Parcel;
+use super::channel::Channel;
+use super::error::ChannelError;
 use super::protocol::{Message, Reason};
-use super::slot::Slot;
+use super::received::Received;
+use super::rendezvous::Rendezvous;
 use super::{Group, PATIENCE};
 use crate::accept::Owner;
 use crate::clock::monotonic_ns;
@@ -27,24 +28,24 @@ const MAX_CHANNELS: usize = 64;
 
 /// Answers siblings at a place in the group. Both the place and the talk under way are given up with this value.
 #[derive(Debug)]
-pub(crate) struct Host {
+pub(crate) struct Receiver {
     task: AbortHandle,
 }
 
-impl Drop for Host {
+impl Drop for Receiver {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Host {
+impl Receiver {
     /// Answers siblings from now on.
-    pub(crate) fn start(slot: Slot, group: Group, listeners: Arc<Listeners>) -> Self {
+    pub(crate) fn start(slot: Rendezvous, group: Group, listeners: Arc<Listeners>) -> Self {
         Self { task: tokio::spawn(welcome(slot, group, listeners)).abort_handle() }
     }
 }
 
-async fn welcome(slot: Slot, group: Group, listeners: Arc<Listeners>) {
+async fn welcome(slot: Rendezvous, group: Group, listeners: Arc<Listeners>) {
     let mut sessions = JoinSet::new();
     let mut activities: Vec<Arc<Activity>> = Vec::new();
     loop {
@@ -62,7 +63,7 @@ async fn welcome(slot: Slot, group: Group, listeners: Arc<Listeners>) {
                 let activity = Arc::new(Activity::new());
                 activities.push(Arc::clone(&activity));
                 let (group, listeners) = (group.clone(), Arc::clone(&listeners));
-                sessions.spawn(Session { channel, group, listeners, activity }.run());
+                sessions.spawn(PeerSession { channel, group, listeners, activity }.run());
             }
             Err(error) => {
                 group.refuse(&error);
@@ -104,14 +105,14 @@ impl Activity {
 }
 
 /// One sibling at the other end.
-struct Session {
+struct PeerSession {
     channel: Channel,
     group: Group,
     listeners: Arc<Listeners>,
     activity: Arc<Activity>,
 }
 
-impl Session {
+impl PeerSession {
     async fn run(self) {
         let mut offered = None;
         let ended = self.converse(&mut offered).await;
@@ -132,8 +133,8 @@ impl Session {
         let (name, _) = self.group.recognize(&first.message()?)?;
         self.activity.is_greeted.store(true, Ordering::Relaxed);
         loop {
-            let mut parcel = self.next(offered.is_some()).await?;
-            match parcel.split()? {
+            let mut received = self.next(offered.is_some()).await?;
+            match received.split()? {
                 (Message::GiveListener { id, owner }, Some(descriptor)) => {
                     self.take_listener(id, owner, descriptor, &name)?;
                 }
@@ -159,7 +160,7 @@ impl Session {
 
     /// The next message. A giver may take its time; a claimer has nothing to do but to accept from what it was offered, and
     /// as long as it does not say so, the listener can be given to nobody else.
-    async fn next(&self, is_claimed: bool) -> Result<Parcel, ChannelError> {
+    async fn next(&self, is_claimed: bool) -> Result<Received, ChannelError> {
         if is_claimed {
             timeout(PATIENCE, self.receive()).await.unwrap_or(Err(ChannelError::Silent))
         } else {
@@ -167,7 +168,7 @@ impl Session {
         }
     }
 
-    async fn receive(&self) -> Result<Parcel, ChannelError> {
+    async fn receive(&self) -> Result<Received, ChannelError> {
         let received = tokio::select! {
             // What is here already is answered, whatever follows.
             biased;
@@ -251,7 +252,7 @@ mod tests {
     /// A replica that answers siblings, and how it sees its group.
     struct Running {
         group: Group,
-        _host: Host,
+        _receiver: Receiver,
     }
 
     async fn start(address: &HandoverAddress, service: Option<&str>) -> Running {
@@ -262,10 +263,10 @@ mod tests {
             Arc::new(Listeners::new(Entrance { replica: Arc::clone(&replica), router: Router::new() }));
         let addr = "127.0.0.1:1".parse().unwrap();
         let mut group = Group::new(address.clone(), replica, addr).of_service(service);
-        let slot = Slot::take(address).await.unwrap();
+        let slot = Rendezvous::take(address).await.unwrap();
         group.slot = Some(slot.number);
-        let host = Host::start(slot, group.clone(), listeners);
-        Running { group, _host: host }
+        let receiver = Receiver::start(slot, group.clone(), listeners);
+        Running { group, _receiver: receiver }
     }
 
     #[tokio::test]

@@ -10,21 +10,22 @@ use rustix::net::SocketAddrUnix;
 use tokio::net::UnixListener;
 
 use super::address::HandoverAddress;
-use super::channel::{Channel, ChannelError, socket};
+use super::channel::{Channel, socket};
 use super::directory;
+use super::error::ChannelError;
 
 /// Replicas of one group: so many can find each other.
 pub(crate) const SLOTS: usize = 64;
 
 /// A place in the group: siblings connect to it.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct Rendezvous {
     pub(crate) number: usize,
     listener: UnixListener,
     path: Option<PathBuf>,
 }
 
-impl Slot {
+impl Rendezvous {
     /// Takes the first free place.
     ///
     /// # Errors
@@ -59,7 +60,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for Rendezvous {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             // Best effort: a file left behind is removed when its place is taken again.
@@ -95,12 +96,12 @@ mod tests {
     #[tokio::test]
     async fn places_are_taken_one_after_the_other_and_free_again() {
         let group = group("places");
-        let first = Slot::take(&group).await.unwrap();
-        let second = Slot::take(&group).await.unwrap();
+        let first = Rendezvous::take(&group).await.unwrap();
+        let second = Rendezvous::take(&group).await.unwrap();
         assert_eq!((first.number, second.number), (0, 1));
         drop(first);
         assert!(Channel::connect(&group, 0).await.unwrap().is_none());
-        assert_eq!(Slot::take(&group).await.unwrap().number, 0);
+        assert_eq!(Rendezvous::take(&group).await.unwrap().number, 0);
     }
 
     #[tokio::test]
@@ -109,7 +110,7 @@ mod tests {
         let group = HandoverAddress::Directory(directory.path().to_owned());
         drop(unix::UnixListener::bind(directory.path().join("0.sock")).unwrap());
         assert!(directory.path().join("0.sock").exists());
-        let slot = Slot::take(&group).await.unwrap();
+        let slot = Rendezvous::take(&group).await.unwrap();
         assert_eq!(slot.number, 0);
         let accepted = async { slot.accept().await.unwrap() };
         let near = Channel::connect(&group, 0).await.unwrap().unwrap();

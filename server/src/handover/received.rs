@@ -2,19 +2,19 @@
 
 use std::os::fd::OwnedFd;
 
-use super::channel::ChannelError;
+use super::error::ChannelError;
 use super::protocol::Message;
 
 /// A message as it came, with its descriptor.
 #[derive(Debug)]
-pub(crate) struct Parcel {
+pub(crate) struct Received {
     pub(super) bytes: Vec<u8>,
     pub(super) descriptor: Option<OwnedFd>,
     /// A descriptor came, and this process had no number left for it (`EMFILE`): the kernel dropped it.
     pub(super) is_lost: bool,
 }
 
-impl Parcel {
+impl Received {
     /// The message alone.
     pub(crate) fn message(&self) -> Result<Message<'_>, ChannelError> {
         let message = Message::decode(&self.bytes)?;

@@ -48,7 +48,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE", help_heading = "What is tested")]
     #[serde(serialize_with = "lossy")]
     pub compose: Option<PathBuf>,
-    /// A service of the Compose file; may be repeated [default: all that run].
+    /// A service of the Compose file; may be repeated [default: those that use host networking or publish the port, provided
+    /// they share one image].
     #[arg(long, value_name = "NAME", help_heading = "What is tested")]
     pub service: Vec<String>,
     /// How many replicas [default: 2 for handover and reuseport, otherwise 1].
@@ -140,8 +141,8 @@ pub struct Options {
     /// The whole body of the expected answer [default: our server's; unchecked for other servers].
     #[arg(long, value_name = "TEXT", help_heading = "The load")]
     pub expect_body: Option<String>,
-    /// What the run may cost, in k6's grammar: 'failed==0', 'p(99)<250ms', 'fresh.refused==0', 'draining.failed<3'; may
-    /// be repeated [default: failed==0].
+    /// What the run may cost, as in k6's thresholds: 'failed==0', 'p(99)<250ms', 'rate<0.1%', 'fresh.refused==0',
+    /// 'draining.failed<3'; may be repeated [default: failed==0].
     #[arg(long, value_name = "CONDITION", help_heading = "The verdict")]
     pub budget: Vec<String>,
     /// Where report.json and events.jsonl go [default: hitless-report/<run>].

@@ -117,7 +117,6 @@ impl Stage {
 
     fn command(&self, role: &str, arguments: &[&str]) -> Command {
         let servers = [
-            format!("--command={}", command(&[])),
             format!("--env={ROLE}={role}"),
             format!("--env={LISTEN}=127.0.0.1:{}", self.port),
             format!("--env={HOME}={}", self.home.local_addr().unwrap()),
@@ -126,6 +125,9 @@ impl Stage {
         let mut command =
             hitless(&["run", "--runtime=process", "--cohort=fresh=100", "--settle=0s", "--quiet"]);
         command.args(servers).args(arguments);
+        if !arguments.iter().any(|argument| argument.starts_with("--command")) {
+            command.arg(format!("--command={}", self::command(&[])));
+        }
         if !arguments.iter().any(|argument| argument.starts_with("--url")) {
             command.arg(format!("--url=http://127.0.0.1:{}/", self.port));
         }
@@ -300,6 +302,21 @@ async fn replica_that_does_not_stop_is_killed_with_all_that_it_started() {
     let restart = &report["restarts"][0];
     assert_eq!((&restart["exit_code"], &restart["killed"]), (&137.into(), &true.into()), "{restart}");
     assert_eq!(lives.iter().filter(|life| life.greeting.starts_with("lingers")).count(), 2);
+    stage.assert_nothing_left(lives).await;
+}
+
+#[tokio::test]
+async fn server_that_leaves_the_process_group_ends_with_its_replica_and_that_is_told() {
+    let stage = Stage::new().await;
+    let script = format!("setsid {} & wait", command(&[]));
+    let wrapped = format!("--command=sh -c {}", shlex::try_quote(&script).unwrap());
+    let arguments = ["--replicas=1", "--rounds=1", "--budget=wrong_body==0", "--ready=tcp", wrapped.as_str()];
+    let run = stage.run("serves", &arguments);
+    let (lives, output) = tokio::join!(stage.next_ones(2), run.end());
+    let report = stage.report();
+    assert_held(&output, &report);
+    let restart = &report["restarts"][0];
+    assert_eq!(restart["killed"], true, "the shell had ended, and hitless killed what it left: {restart}");
     stage.assert_nothing_left(lives).await;
 }
 

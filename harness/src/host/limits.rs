@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+
+/// How many descriptors this process might open before it raised its limit.
+static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
 
 /// `uname -r`.
 #[must_use]
@@ -52,8 +57,19 @@ pub fn descriptor_limit() -> Option<u64> {
 /// programs that use `select(2)`, and this is none.
 pub fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
+    let _ = BEFORE.set(limit.current);
     // Where this is forbidden, the lower limit stays, and `hitless doctor` tells it.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Gives a child the limit that this process was started with, so that it is as if a shell had started it.
+///
+/// # Errors
+/// The kernel refuses it (`prlimit(2)`).
+pub(crate) fn restore_descriptor_limit_of(child: Pid) -> rustix::io::Result<()> {
+    let Some(current) = BEFORE.get() else { return Ok(()) };
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(Some(child), Resource::Nofile, Rlimit { current: *current, maximum }).map(drop)
 }
 
 /// How many CPUs this process may use.

@@ -157,9 +157,8 @@ impl Runtime for DockerRuntime {
         edition: Edition,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
-        if order == Order::StartFirst {
-            self.containers.forget_stop();
-        }
+        // A version may have other listeners than the one before.
+        self.containers.forget_stop();
         let successor = replica.successor(order);
         let id = self.create(&successor.name, self.images.of(edition)).await?;
         self.containers.adopt_made(&successor, id);

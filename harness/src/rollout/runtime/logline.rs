@@ -78,42 +78,61 @@ impl Lines {
     pub(super) fn push(&mut self, chunk: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for byte in chunk {
-            if *byte == b'\n' || self.pending.len() >= LONGEST_LINE {
+            let is_end = matches!(*byte, b'\n' | b'\r');
+            if is_end || self.pending.len() >= LONGEST_LINE {
                 lines.extend(self.rest());
             }
-            if *byte != b'\n' {
+            if !is_end {
                 self.pending.push(*byte);
             }
         }
         lines
     }
 
+    /// What was begun and not ended yet.
+    pub(super) fn begun(&self) -> &[u8] {
+        &self.pending
+    }
+
     /// What was begun and not ended.
     pub(super) fn rest(&mut self) -> Option<String> {
-        let line = String::from_utf8_lossy(&self.pending).trim_end_matches('\r').to_owned();
+        let line = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
         (!line.is_empty()).then_some(line)
     }
 }
 
+fn shown(line: &str) -> String {
+    let shown: String = line.chars().take(SHOWN_LINE).collect();
+    shown.escape_debug().to_string().replace("\\\"", "\"")
+}
+
 /// The last lines of a replica's output.
 #[derive(Debug, Default)]
-pub(super) struct Tail(VecDeque<String>);
+pub(super) struct Tail {
+    lines: VecDeque<String>,
+    /// A line that has no end yet.
+    begun: Option<String>,
+}
 
 impl Tail {
     pub(super) fn push(&mut self, line: &str) {
-        if self.0.len() == TAIL_LINES {
-            self.0.pop_front();
+        if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
         }
-        let shown: String = line.chars().take(SHOWN_LINE).collect();
-        self.0.push_back(shown.escape_debug().to_string().replace("\\\"", "\""));
+        self.begun = None;
+        self.lines.push_back(shown(line));
+    }
+
+    /// A line was begun, and its end has not come yet.
+    pub(super) fn begin(&mut self, beginning: &[u8]) {
+        self.begun = Some(shown(&String::from_utf8_lossy(beginning)));
     }
 
     /// The last line, as the end of an error message on one line.
     pub(super) fn last_words(&self) -> String {
-        self.0
-            .back()
-            .map_or_else(|| ", and it said nothing".to_owned(), |line| format!("; it last said: {line}"))
+        let last = self.begun.as_ref().or(self.lines.back());
+        last.map_or_else(|| ", and it said nothing".to_owned(), |line| format!("; it last said: {line}"))
     }
 }
 
@@ -159,11 +178,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_do_not_depend_on_how_they_arrive(text in "[a-z\n]{0,200}", cut in 1usize..10) {
+        fn lines_do_not_depend_on_how_they_arrive(text in "[a-z\r\n]{0,200}", cut in 1usize..10) {
             let mut lines = Lines::default();
             let mut seen: Vec<String> = text.as_bytes().chunks(cut).flat_map(|chunk| lines.push(chunk)).collect();
             seen.extend(lines.rest());
-            let expected: Vec<&str> = text.split('\n').filter(|line| !line.is_empty()).collect();
+            let expected: Vec<&str> = text.split(['\r', '\n']).filter(|line| !line.is_empty()).collect();
             prop_assert_eq!(seen, expected);
         }
 

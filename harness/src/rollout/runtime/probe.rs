@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::HOST;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -49,12 +51,18 @@ pub(super) struct Port {
     listeners: Mutex<Option<Listeners>>,
     /// How many listeners there were before the last stop.
     before_stop: Mutex<Option<u64>>,
+    /// What requests carry.
+    headers: HeaderMap,
+    /// What became of the last request that asked for readiness.
+    last_answer: Mutex<Option<String>>,
 }
 
 impl Port {
-    pub(super) fn of(target: &Target) -> Self {
+    pub(super) fn of(target: &Target, headers: HeaderMap) -> Self {
         Self {
             target: target.clone(),
+            headers,
+            last_answer: Mutex::default(),
             listeners: Mutex::new(Listeners::of(target.port).ok()),
             before_stop: Mutex::default(),
         }
@@ -117,7 +125,14 @@ impl Port {
         };
         let mut in_a_row = 0;
         loop {
-            if let Ok(Ok(true)) = tokio::time::timeout(ONE_PROBE, is_answered(&self.target, path)).await {
+            let asked = tokio::time::timeout(ONE_PROBE, status_of(&self.target, &self.headers, path)).await;
+            let is_good = matches!(asked, Ok(Ok(200..=299)));
+            *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(match asked {
+                Ok(Ok(status)) => format!("the last answer had status {status}"),
+                Ok(Err(error)) => format!("the last request failed: {error}"),
+                Err(_) => "the last request got no answer".to_owned(),
+            });
+            if is_good {
                 in_a_row += 1;
                 if in_a_row >= wanted {
                     return Moment::now();
@@ -129,12 +144,18 @@ impl Port {
         }
     }
 
-    /// How many listeners the port has now, as words for who waits for more.
-    pub(super) fn told(&self) -> String {
-        self.count().map_or_else(String::new, |count| match count {
-            1 => "1 listener".to_owned(),
-            count => format!("{count} listeners"),
-        })
+    /// What the port lacks: fewer listeners than are waited for, or a good answer.
+    pub(super) fn lacks(&self, crowd: Crowd) -> String {
+        match (crowd, self.count()) {
+            (Crowd::Listeners(least), Some(now)) if now < least => {
+                let listeners = if now == 1 { "listener" } else { "listeners" };
+                format!(": the port has {now} {listeners}, and {least} are needed")
+            }
+            _ => {
+                let last = self.last_answer.lock().unwrap_or_else(PoisonError::into_inner);
+                last.as_ref().map_or_else(String::new, |last| format!(": {last}"))
+            }
+        }
     }
 
     fn count(&self) -> Option<u64> {
@@ -167,14 +188,26 @@ pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
     }
 }
 
-async fn is_answered(target: &Target, path: &str) -> std::io::Result<bool> {
+/// The status of the answer to a GET.
+async fn status_of(target: &Target, headers: &HeaderMap, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect((target.host, target.port)).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {}:{}\r\n\r\n", target.host, target.port);
-    stream.write_all(request.as_bytes()).await?;
-    // "HTTP/1.1 200": the status's first digit is byte 9.
-    let mut beginning = [0; 10];
+    let mut request = format!("GET {path} HTTP/1.1\r\nconnection: close\r\n").into_bytes();
+    if !headers.contains_key(HOST) {
+        let host = std::net::SocketAddr::from((target.host, target.port));
+        request.extend_from_slice(format!("host: {host}\r\n").as_bytes());
+    }
+    for (name, value) in headers {
+        let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+        request.extend_from_slice(&line.concat());
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await?;
+    // "HTTP/1.1 200": the status begins with byte 9 (RFC 9112, section 4).
+    let mut beginning = [0; 12];
     stream.read_exact(&mut beginning).await?;
-    Ok(beginning.starts_with(b"HTTP/1.") && beginning[9] == b'2')
+    let status = beginning.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..));
+    let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.trim().parse().ok());
+    status.ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "no answer of HTTP/1"))
 }
 
 #[cfg(test)]
@@ -198,7 +231,7 @@ mod tests {
     fn port_of(listener: &TcpListener) -> Port {
         let port = listener.local_addr().unwrap().port();
         let host = Ipv4Addr::LOCALHOST.into();
-        Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port })
+        Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port }, HeaderMap::new())
     }
 
     /// Answers every connection with this status until it is dropped.
@@ -271,5 +304,38 @@ mod tests {
         assert!(is_answered.is_err(), "one of the two answers 503");
         drop(sick);
         tokio::time::timeout(Duration::from_secs(30), answered).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn readiness_is_asked_with_the_headers_of_the_load_in_http_1_1() {
+        let listener = listener(0);
+        let port = listener.local_addr().unwrap().port();
+        let serving = async {
+            let mut heads = Vec::new();
+            for status in ["426 Upgrade Required", "200 OK"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    head.push(char::from(stream.read_u8().await.unwrap()));
+                }
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                heads.push(head);
+            }
+            heads
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("x-tenant", "shop".parse().unwrap());
+        let host = Ipv4Addr::LOCALHOST.into();
+        let port = Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port }, headers);
+        let (heads, _) = tokio::join!(serving, port.until_answered("/health", Crowd::Alone));
+        for head in heads {
+            assert!(head.starts_with("GET /health HTTP/1.1\r\n"), "{head}");
+            assert!(
+                head.contains("\r\nx-tenant: shop\r\n") && head.contains("\r\nhost: 127.0.0.1:"),
+                "{head}"
+            );
+        }
+        assert_eq!(port.lacks(Crowd::Alone), ": the last answer had status 200");
     }
 }

@@ -119,9 +119,14 @@ impl ProcessRuntime {
         }
         // What the user says wins, but for the mark, by which the process is found again.
         environment.extend(self.settings.env.iter().map(|(key, value)| (key.into(), value.into())));
-        let mark = Mark { run: self.run.clone(), owner: self.owner.clone(), replica: name.to_owned() };
+        let mark = self.mark(name);
         environment.extend(mark.environment().map(|(key, value)| (key.into(), value)));
         environment
+    }
+
+    /// What everything that a replica starts carries.
+    fn mark(&self, name: &str) -> Mark {
+        Mark { run: self.run.clone(), owner: self.owner.clone(), replica: name.to_owned() }
     }
 
     /// Reads what a life writes, until nobody is left who could write.
@@ -232,7 +237,7 @@ impl Runtime for ProcessRuntime {
         })?;
         self.read(output, watched);
         watched.tell(started, LifecycleKind::Started, Source::Engine, Map::new());
-        let keeper = Keeper::keep(child, Arc::clone(watched), self.lost.clone());
+        let keeper = Keeper::keep(child, self.mark(&watched.name), Arc::clone(watched), self.lost.clone());
         *locked(&place.keeper) = Some(Arc::new(keeper));
         Ok(())
     }
@@ -259,9 +264,8 @@ impl Runtime for ProcessRuntime {
         edition: Edition,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
-        if order == Order::StartFirst {
-            self.gate.forget_stop();
-        }
+        // A version may have other listeners than the one before.
+        self.gate.forget_stop();
         let successor = replica.successor(order);
         self.adopt(&successor, edition);
         Ok(successor)

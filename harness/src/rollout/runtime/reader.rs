@@ -16,20 +16,31 @@ pub(super) struct OutputReader {
     file: OutputFile,
     watched: Arc<Watched>,
     /// The text that says that the replica is ready, if one does.
-    ready_text: Option<String>,
+    ready_text: Option<ReadyText>,
     pending: logline::Lines,
 }
 
 impl OutputReader {
     pub(super) fn new(file: OutputFile, watched: Arc<Watched>, ready_text: Option<String>) -> Self {
-        Self { file, watched, ready_text, pending: logline::Lines::default() }
+        Self { file, watched, ready_text: ready_text.map(ReadyText::new), pending: logline::Lines::default() }
     }
 
     /// Takes what was written.
     pub(super) fn push(&mut self, chunk: &[u8]) {
         self.file.append(chunk);
+        let is_ready = self.ready_text.as_mut().is_some_and(|text| text.is_in(chunk));
         for line in self.pending.push(chunk) {
             self.take(&line);
+        }
+        let is_known = self.watched.life.borrow().ready.is_some();
+        if is_ready && !is_known {
+            let now = Moment::now();
+            self.watched.life.send_modify(|life| life.ready = Some(now));
+            self.watched.tell(now, LifecycleKind::Ready, Source::Server, Map::new());
+        }
+        if !self.pending.begun().is_empty() {
+            // What has no end yet is said all the same.
+            locked(&self.watched.tail).begin(self.pending.begun());
         }
     }
 
@@ -44,16 +55,11 @@ impl OutputReader {
         let now = Moment::now();
         self.take_sign(line, now);
         let logged = logline::parse(line, now);
-        let is_ready_text = self.ready_text.as_deref().is_some_and(|text| line.contains(text));
-        let says_ready = logged.as_ref().is_some_and(|logged| logged.kind == LifecycleKind::Ready);
-        if is_ready_text || says_ready {
-            let at = logged.as_ref().map_or(now, |logged| logged.at);
-            self.watched.life.send_modify(|life| life.ready = Some(at));
-        }
         if let Some(logged) = logged {
+            if logged.kind == LifecycleKind::Ready {
+                self.watched.life.send_modify(|life| life.ready = Some(logged.at));
+            }
             self.watched.tell(logged.at, logged.kind, Source::Server, logged.fields);
-        } else if is_ready_text {
-            self.watched.tell(now, LifecycleKind::Ready, Source::Server, Map::new());
         }
         locked(&self.watched.tail).push(line);
     }
@@ -67,5 +73,47 @@ impl OutputReader {
             }
             is_first
         });
+    }
+}
+
+/// Looks for a text in output that comes in pieces, wherever they are cut and whether a line ends there or not.
+#[derive(Debug)]
+struct ReadyText {
+    text: String,
+    /// The last bytes of what came before: the text may have begun there.
+    before: Vec<u8>,
+}
+
+impl ReadyText {
+    fn new(text: String) -> Self {
+        Self { text, before: Vec::new() }
+    }
+
+    /// Whether the text ends in this piece.
+    fn is_in(&mut self, piece: &[u8]) -> bool {
+        self.before.extend_from_slice(piece);
+        let text = self.text.as_bytes();
+        let is_found = self.before.windows(text.len().max(1)).any(|window| window == text);
+        let keep = if is_found { 0 } else { text.len().saturating_sub(1) };
+        self.before.drain(..self.before.len().saturating_sub(keep));
+        is_found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_found_wherever_the_output_is_cut_and_without_an_end_of_line() {
+        let output = [&[b'.'; 8190][..], b"now serving"].concat();
+        for cut in [1, 3, 8192, 100_000] {
+            let mut text = ReadyText::new("now serving".into());
+            let found = output.chunks(cut).filter(|piece| text.is_in(piece)).count();
+            assert_eq!(found, 1, "in pieces of {cut}");
+        }
+        let mut text = ReadyText::new("now serving".into());
+        assert!(!text.is_in(b"now ") && !text.is_in(b"and then serving"));
+        assert!(text.is_in(b"50 %\rnow serving\r"));
     }
 }

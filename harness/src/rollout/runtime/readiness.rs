@@ -37,7 +37,8 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn of(scenario: &Scenario) -> Self {
-        Self { readiness: scenario.readiness.clone(), port: Port::of(&scenario.target) }
+        let headers = scenario.cohorts.first().map(|plan| plan.headers.clone()).unwrap_or_default();
+        Self { readiness: scenario.readiness.clone(), port: Port::of(&scenario.target, headers) }
     }
 
     /// The text that says that a replica is ready, if one does.
@@ -86,13 +87,12 @@ impl Gate {
 
     fn waited_for(&self, watched: &Watched) -> String {
         let last_words = locked(&watched.tail).last_words();
-        match (&self.readiness, *locked(&watched.crowd)) {
-            (Readiness::Auto | Readiness::Tcp | Readiness::Http(_), Crowd::Listeners(least)) => format!(
-                "waited for {} and {least} listeners of the port, which has {}{last_words}",
-                self.readiness,
-                self.port.told(),
-            ),
-            _ => format!("waited for {}{last_words}", self.readiness),
+        match &self.readiness {
+            Readiness::Auto | Readiness::Tcp | Readiness::Http(_) => {
+                let lacks = self.port.lacks(*locked(&watched.crowd));
+                format!("waited for {}{lacks}{last_words}", self.readiness)
+            }
+            Readiness::Log(_) | Readiness::Health => format!("waited for {}{last_words}", self.readiness),
         }
     }
 

@@ -67,12 +67,23 @@ impl Watched {
 
     /// Its process was sent a signal; `signal` is its name or number, as whoever sent it says it.
     pub(super) fn take_signal(&self, at: Moment, signal: &str) {
+        // An engine may tell of the signal after the end that it brought.
+        let ended = self.life.borrow().end.map(|end| end.at);
+        let at = ended.map_or(at, |ended| at.min(ended));
         let is_kill = matches!(signal, "9" | "SIGKILL" | "KILL");
         if is_kill {
             self.life.send_modify(|life| life.was_killed = true);
         }
         let kind = if is_kill { LifecycleKind::Killed } else { LifecycleKind::SignalSent };
         self.tell(at, kind, Source::Engine, Map::from_iter([("signal".to_owned(), json!(signal))]));
+    }
+
+    /// Its first process has ended and left others, which were killed: as in a container, nothing outlives the first.
+    pub(super) fn take_kill_of_rest(&self, at: Moment, processes: usize) {
+        self.life.send_modify(|life| life.was_killed = true);
+        let fields = json!({"signal": "SIGKILL", "by": "hitless", "processes_left": processes});
+        let Value::Object(fields) = fields else { return };
+        self.tell(at, LifecycleKind::Killed, Source::Harness, fields);
     }
 
     /// Its process has ended.

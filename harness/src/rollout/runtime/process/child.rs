@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::net::unix::pipe;
 use tokio::process::Command;
 
+use crate::host::limits;
+
 /// A process that leads a group of its own. Who drops it kills the whole group.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -47,6 +49,8 @@ impl Child {
         let process = command.spawn()?;
         let id = process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let id = id.expect("a process that was not waited for has its number, and no number is 0");
+        // Right after exec(2), before the program has come to its own code. One that is gone needs no limit.
+        let _ = limits::restore_descriptor_limit_of(id);
         Ok((Self { process, id }, output))
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::child::{Child, exit_code};
+use super::mark::{Mark, kill_all};
 use crate::model::clock::Moment;
 use crate::rollout::runtime::watched::{Ending, Watched};
 
@@ -41,14 +42,15 @@ enum What {
 }
 
 impl Keeper {
-    /// Keeps `child`, one life of `watched`. `lost` hears of an end that nobody asked for.
+    /// Keeps `child`, one life of `watched`; what it starts carries `mark`. `lost` hears of an end that nobody asked for.
     pub(super) fn keep(
         child: Child,
+        mark: Mark,
         watched: Arc<Watched>,
         lost: watch::Sender<Option<Arc<Watched>>>,
     ) -> Self {
         let (orders, ordered) = mpsc::unbounded_channel();
-        let keeping = tokio::spawn(keep(child, ordered, watched, lost));
+        let keeping = tokio::spawn(keep(child, mark, ordered, watched, lost));
         Self { orders, _keeping: AbortOnDropHandle::new(keeping) }
     }
 
@@ -80,6 +82,7 @@ impl Keeper {
 
 async fn keep(
     mut child: Child,
+    mark: Mark,
     mut orders: mpsc::UnboundedReceiver<Order>,
     watched: Arc<Watched>,
     lost: watch::Sender<Option<Arc<Watched>>>,
@@ -97,7 +100,9 @@ async fn keep(
                     }
                     What::PutDown => {
                         child.kill();
-                        let _ = done.send(child.wait().await.map(drop));
+                        let gone = child.wait().await.map(drop);
+                        let _ = tokio::task::spawn_blocking(move || kill_all(&mark)).await;
+                        let _ = done.send(gone);
                         return;
                     }
                 };
@@ -107,7 +112,11 @@ async fn keep(
     };
     let at = Moment::now();
     // As in a container, where nothing outlives the first process: the next life needs its port.
+    let left = tokio::task::spawn_blocking(move || kill_all(&mark)).await.unwrap_or(0);
     drop(child);
+    if left > 0 {
+        watched.take_kill_of_rest(at, left);
+    }
     if watched.take_end(at, status.ok().and_then(exit_code), false) == Ending::Death {
         lost.send_replace(Some(watched));
     }

@@ -2,7 +2,9 @@
 //! which everything that they start inherits. A process that overwrites its environment, as some do to show a title, is
 //! not found.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::time::Duration;
 use std::{fmt, fs, io};
 
 use rustix::io::Errno;
@@ -79,6 +81,29 @@ pub(crate) fn find_marked() -> Vec<Marked> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter(|id| Some(*id) != own).filter_map(|id| Some(Marked { id, mark: mark_of(id)? })).collect()
+}
+
+/// Kills every process that carries this mark and has not ended by itself after a moment, and what they start meanwhile; says
+/// how many there were. One that has changed its process group or its session is found all the same.
+pub(super) fn kill_all(mark: &Mark) -> usize {
+    /// A helper that ends with the first process, such as one that reads its output, does so within these.
+    const LOOKS_BEFORE: u32 = 100;
+    const MOST_LOOKS: u32 = 1000;
+    let mut killed = BTreeSet::new();
+    for look in 0..MOST_LOOKS {
+        let found: Vec<Marked> = find_marked().into_iter().filter(|marked| marked.mark == *mark).collect();
+        if found.is_empty() {
+            break;
+        }
+        for marked in found.into_iter().filter(|_| look >= LOOKS_BEFORE) {
+            if marked.kill().is_ok() {
+                killed.insert(marked.id);
+            }
+        }
+        // A killed process keeps its environment until the kernel has let go of it.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    killed.len()
 }
 
 /// The mark of a process that runs; one that has ended has no environment any more.

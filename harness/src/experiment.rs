@@ -26,11 +26,13 @@ use crate::record::recorder::Recorder;
 use crate::record::recording::Recording;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
 use crate::rollout::{self, Plan, RolloutError};
-use crate::scenario::{End, Scenario};
+use crate::scenario::{End, Scenario, StopTimeout};
 
 /// Removing a few containers takes a second; an engine that hangs must not keep the harness. A replica that is on its way
 /// to its end has its stop timeout beside.
 const DISMANTLE_PATIENCE: Duration = Duration::from_mins(1);
+/// A container's own stop timeout is seldom longer.
+const LONGEST_STOP: Duration = Duration::from_mins(5);
 
 /// The experiment could not be carried out at all. What went wrong later is in the recording.
 #[derive(Debug, thiserror::Error)]
@@ -204,9 +206,9 @@ fn patience(scenario: &Scenario, cut_short: Option<&CutShort>) -> Duration {
     scenario.timing.request_timeout + longest + Duration::from_secs(1)
 }
 
-async fn dismantle<R: Runtime>(runtime: &R, stop_timeout: Duration) -> Result<(), RuntimeError> {
+async fn dismantle<R: Runtime>(runtime: &R, stop_timeout: StopTimeout) -> Result<(), RuntimeError> {
     let dismantling = runtime.dismantle(stop_timeout);
-    match tokio::time::timeout(DISMANTLE_PATIENCE + stop_timeout, dismantling).await {
+    match tokio::time::timeout(DISMANTLE_PATIENCE + stop_timeout.or(LONGEST_STOP), dismantling).await {
         Ok(result) => result,
         Err(_) => Err(EngineError::Failed {
             operation: "clean up".into(),

@@ -74,7 +74,8 @@ pub struct Options {
     /// Steady load between two restarts [default: 500ms].
     #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
     pub settle: Option<String>,
-    /// How long a replica may take to stop before it is killed, in whole seconds for an engine [default: 20s].
+    /// How long a replica may take to stop before it is killed, in whole seconds for an engine [default: a container's own
+    /// stop timeout, which is 10s if nothing says otherwise; 20s for a process].
     #[arg(long, value_name = "DURATION", help_heading = "The rollout")]
     pub stop_timeout: Option<String>,
     /// How long a replica may take to become ready [default: 30s].

@@ -187,7 +187,7 @@ mod tests {
     use crate::record::events::EventLog;
     use crate::record::recorder::Recorder;
     use crate::rollout::runtime::twin::{Trouble, Twin};
-    use crate::scenario::Origin;
+    use crate::scenario::{Origin, StopTimeout};
 
     fn replicas() -> Vec<Replica> {
         ["a", "b"].map(|name| Replica { name: name.into() }).into()
@@ -199,7 +199,7 @@ mod tests {
         timing: Timing {
             lead: Duration::ZERO,
             settle: Duration::ZERO,
-            stop_timeout: Duration::from_secs(1),
+            stop_timeout: StopTimeout::Own,
             ready_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(1),
         },

@@ -33,7 +33,7 @@ pub use readiness::Readiness;
 pub use settings::ReplicaSettings;
 pub use subject::{SERVER_IMAGE, Server, Subject};
 pub use target::Target;
-pub use timing::Timing;
+pub use timing::{StopTimeout, Timing};
 
 /// A run that can be carried out.
 #[derive(Debug, Clone)]
@@ -288,7 +288,7 @@ mod tests {
         assert!(!told.to_string().contains("hunter2"), "{told}");
         let said = |name: &str| told["options"][name].clone();
         assert_eq!((said("replace"), said("order")), ("next:1".into(), "start-first".into()));
-        assert_eq!((said("settle"), said("stop-timeout")), ("500ms".into(), "20s".into()));
+        assert_eq!((said("settle"), said("stop-timeout")), ("500ms".into(), serde_json::Value::Null));
         assert_eq!((said("slow-delay"), said("rounds")), ("3s".into(), 5.into()));
         assert_eq!(said("header")[0], "Authorization: (redacted)");
     }

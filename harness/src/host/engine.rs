@@ -29,6 +29,8 @@ pub(crate) const SERVER_TITLE: &str = "hitless-server";
 /// A hung engine is given up after this long.
 const CALL_TIMEOUT_S: u64 = 60;
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The stop timeout of a container that says nothing of it (`StopTimeout` in the engine's API).
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The container engine cannot be reached, or refused something. The text is for people and says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -342,6 +344,36 @@ impl Engine {
         self.docker.events(Some(options))
     }
 
+    /// Where a container's process listens, and which of its ports the host's `port` leads to.
+    ///
+    /// # Errors
+    /// There is no such container, or the engine does not answer.
+    pub(crate) async fn network_of(&self, id: &str, port: u16) -> Result<Network, bollard::errors::Error> {
+        let container = self.docker.inspect_container(id, None).await?;
+        let mode = container.host_config.and_then(|config| config.network_mode);
+        let ports = container.network_settings.and_then(|settings| settings.ports).unwrap_or_default();
+        let leads_here = |bound: &bollard::models::PortBinding| {
+            bound.host_port.as_deref().and_then(|bound| bound.parse().ok()) == Some(port)
+        };
+        let published = ports.iter().find(|(_, bound)| bound.iter().flatten().any(leads_here));
+        Ok(Network {
+            is_host: mode.as_deref() == Some("host"),
+            process: container.state.and_then(|state| u32::try_from(state.pid?).ok()).unwrap_or(0),
+            port: published.and_then(|(name, _)| name.split('/').next()?.parse().ok()),
+        })
+    }
+
+    /// How long a container may take to stop before the engine kills it, as it says itself.
+    ///
+    /// # Errors
+    /// There is no such container, or the engine does not answer.
+    pub(crate) async fn stop_timeout_of(&self, id: &str) -> Result<Duration, bollard::errors::Error> {
+        let own =
+            self.docker.inspect_container(id, None).await?.config.and_then(|config| config.stop_timeout);
+        let seconds = own.and_then(|seconds| u64::try_from(seconds).ok());
+        Ok(seconds.map_or(DEFAULT_STOP_TIMEOUT, Duration::from_secs))
+    }
+
     /// The state of a container.
     ///
     /// # Errors
@@ -349,6 +381,17 @@ impl Engine {
     pub(crate) async fn state_of(&self, id: &str) -> Result<ContainerState, bollard::errors::Error> {
         Ok(self.docker.inspect_container(id, None).await?.state.unwrap_or_default())
     }
+}
+
+/// A container's place in the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// It has the host's network namespace.
+    pub(crate) is_host: bool,
+    /// Its first process, as this host numbers it; 0 if it does not run.
+    pub(crate) process: u32,
+    /// Its port that the host's port leads to, if the engine publishes it.
+    pub(crate) port: Option<u16>,
 }
 
 /// A container as the engine lists it.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::host::engine::EngineError;
 use crate::model::clock::Moment;
 use crate::model::cut_short::death;
-use crate::scenario::{Edition, Order};
+use crate::scenario::{Edition, Order, StopTimeout};
 
 /// One replica: a name, under which it also answers if it says who it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,7 +120,7 @@ pub trait Runtime: Send + Sync {
     fn stop(
         &self,
         replica: &Replica,
-        timeout: Duration,
+        timeout: StopTimeout,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Makes, and does not start, a replica of this edition that takes the place of `replica`: beside it, under another
@@ -139,11 +139,11 @@ pub trait Runtime: Send + Sync {
     fn unexpected_end(&self) -> impl Future<Output = RuntimeError> + Send;
 
     /// Ends the replicas in an orderly way after a whole run, those that this runtime made.
-    fn retire(&self, timeout: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    fn retire(&self, timeout: StopTimeout) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Removes what this runtime made, whatever state it is in; leaves running what it found running. One that is on its
     /// way to its end may take up to `timeout` until it can be started again.
-    fn dismantle(&self, timeout: Duration) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    fn dismantle(&self, timeout: StopTimeout) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 }
 
 #[cfg(test)]

@@ -57,7 +57,6 @@ impl Scenario {
             rounds: Some(self.rounds),
             lead: text(self.timing.lead),
             settle: text(self.timing.settle),
-            stop_timeout: text(self.timing.stop_timeout),
             ready_timeout: text(self.timing.ready_timeout),
             ready: Some(self.readiness.to_string()),
             url: Some(self.target.url.clone()),

@@ -12,12 +12,32 @@ pub struct Timing {
     pub lead: Duration,
     /// Steady load between two restarts.
     pub settle: Duration,
-    /// How long a replica may take to stop before it is killed. Whole seconds where an engine does it: it knows no others.
-    pub stop_timeout: Duration,
+    /// How long a replica may take to stop before it is killed.
+    pub stop_timeout: StopTimeout,
     /// How long a replica may take from its start until it is ready.
     pub ready_timeout: Duration,
     /// How long one request may take, connect included, beyond its cohort's expected delay.
     pub request_timeout: Duration,
+}
+
+/// How long a replica may take to stop before it is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopTimeout {
+    /// As long as whoever runs it gives it: a container has a timeout of its own.
+    Own,
+    /// So long. Whole seconds where an engine does it: it knows no others.
+    Given(Duration),
+}
+
+impl StopTimeout {
+    /// What was given, or what is its own.
+    #[must_use]
+    pub const fn or(self, own: Duration) -> Duration {
+        match self {
+            Self::Own => own,
+            Self::Given(given) => given,
+        }
+    }
 }
 
 impl Timing {
@@ -40,7 +60,10 @@ impl Timing {
         let timing = Self {
             lead: duration("--lead", &options.lead, Duration::from_secs(1), hour)?,
             settle: duration("--settle", &options.settle, Duration::from_millis(500), hour)?,
-            stop_timeout: duration("--stop-timeout", &options.stop_timeout, Duration::from_secs(20), hour)?,
+            stop_timeout: match options.stop_timeout {
+                None => StopTimeout::Own,
+                Some(_) => StopTimeout::Given(duration("--stop-timeout", &options.stop_timeout, hour, hour)?),
+            },
             ready_timeout: duration(
                 "--ready-timeout",
                 &options.ready_timeout,
@@ -54,8 +77,11 @@ impl Timing {
                 hour,
             )?,
         };
-        if timing.stop_timeout.subsec_nanos() != 0 && !subject.is_process() {
-            let text = humantime::format_duration(timing.stop_timeout);
+        if let StopTimeout::Given(given) = timing.stop_timeout
+            && given.subsec_nanos() != 0
+            && !subject.is_process()
+        {
+            let text = humantime::format_duration(given);
             return Err(ScenarioError::new("--stop-timeout", text, "the engine takes whole seconds"));
         }
         if timing.request_timeout.is_zero() {

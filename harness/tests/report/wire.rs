@@ -16,7 +16,7 @@ use hitless::options::Options;
 use hitless::record::events::EventLog;
 use hitless::record::recorder::Recorder;
 use hitless::rollout::runtime::{Replica, Runtime, RuntimeError};
-use hitless::scenario::{Edition, Order, Scenario};
+use hitless::scenario::{Edition, Order, Scenario, StopTimeout};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -62,7 +62,7 @@ impl Runtime for Impostors {
         Ok(self.sink.record_now(&replica.name, LifecycleKind::Ready))
     }
 
-    async fn stop(&self, replica: &Replica, _timeout: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, replica: &Replica, _timeout: StopTimeout) -> Result<(), RuntimeError> {
         self.sink.record_now(&replica.name, LifecycleKind::Exited);
         Ok(())
     }
@@ -84,11 +84,11 @@ impl Runtime for Impostors {
         std::future::pending().await
     }
 
-    async fn retire(&self, _timeout: Duration) -> Result<(), RuntimeError> {
+    async fn retire(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
         Ok(())
     }
 
-    async fn dismantle(&self, _timeout: Duration) -> Result<(), RuntimeError> {
+    async fn dismantle(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
         Ok(())
     }
 }

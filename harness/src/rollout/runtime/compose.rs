@@ -10,7 +10,7 @@ use crate::model::sink::Sink;
 use crate::rollout::runtime::docker::Containers;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::scenario::{Edition, Order, Scenario, Server};
+use crate::scenario::{Edition, Order, Scenario, Server, StopTimeout};
 
 mod project;
 
@@ -99,7 +99,7 @@ impl Runtime for ComposeRuntime {
         self.containers.wait_until_ready(replica, patience).await
     }
 
-    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, replica: &Replica, timeout: StopTimeout) -> Result<(), RuntimeError> {
         self.containers.stop(replica, timeout).await
     }
 
@@ -116,12 +116,12 @@ impl Runtime for ComposeRuntime {
         self.containers.unexpected_end().await
     }
 
-    async fn retire(&self, _timeout: Duration) -> Result<(), RuntimeError> {
+    async fn retire(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
         Ok(())
     }
 
     /// What was found running is left running: a replica that an interrupted rollout left stopped is started again.
-    async fn dismantle(&self, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn dismantle(&self, timeout: StopTimeout) -> Result<(), RuntimeError> {
         let result = self.containers.start_stopped(timeout).await;
         self.containers.release();
         result

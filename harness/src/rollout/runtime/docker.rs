@@ -23,7 +23,9 @@ use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::probe::check_port;
 use crate::rollout::runtime::watched::stop_all;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError, preset};
-use crate::scenario::{Edition, Editions, Order, Preset, Readiness, ReplicaSettings, Scenario, Target};
+use crate::scenario::{
+    Edition, Editions, Order, Preset, Readiness, ReplicaSettings, Scenario, StopTimeout, Target,
+};
 
 /// So many containers are removed at once; more would only wait for each other in the engine.
 const REMOVED_AT_ONCE: usize = 8;
@@ -147,7 +149,7 @@ impl Runtime for DockerRuntime {
         self.containers.wait_until_ready(replica, patience).await
     }
 
-    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, replica: &Replica, timeout: StopTimeout) -> Result<(), RuntimeError> {
         self.containers.stop(replica, timeout).await
     }
 
@@ -174,13 +176,13 @@ impl Runtime for DockerRuntime {
         self.containers.unexpected_end().await
     }
 
-    async fn retire(&self, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn retire(&self, timeout: StopTimeout) -> Result<(), RuntimeError> {
         stop_all(self, self.containers.watched(), timeout).await
     }
 
     /// Removes by label, not from memory, and when nothing is being made any more: a container whose creation was
     /// interrupted is found as well.
-    async fn dismantle(&self, _timeout: Duration) -> Result<(), RuntimeError> {
+    async fn dismantle(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
         self.containers.release();
         self.creations.close();
         self.creations.wait().await;

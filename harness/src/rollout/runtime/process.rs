@@ -32,7 +32,10 @@ use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::model::signals;
 use crate::model::sink::Sink;
-use crate::scenario::{Edition, Editions, Order, Preset, ReplicaSettings, Scenario, Target};
+use crate::scenario::{Edition, Editions, Order, Preset, ReplicaSettings, Scenario, StopTimeout, Target};
+
+/// How long a process may take to stop if nothing is said.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Makes the processes of one run and ends them again.
 #[derive(Debug)]
@@ -144,7 +147,7 @@ impl ProcessRuntime {
     }
 
     /// Asks for the end of the life that is now, if nobody has, and waits for it; kills it after `timeout`.
-    async fn end(&self, place: &Place, timeout: Duration) -> Result<End, RuntimeError> {
+    async fn end(&self, place: &Place, timeout: StopTimeout) -> Result<End, RuntimeError> {
         let watched = &place.watched;
         let mut asked = EndAsked::Before(0);
         watched.life.send_modify(|life| asked = life.ask_to_end());
@@ -155,7 +158,7 @@ impl ProcessRuntime {
             }
             EndAsked::Before(number) => number,
         };
-        if let Ok(end) = tokio::time::timeout(timeout, watched.end_of(number)).await {
+        if let Ok(end) = tokio::time::timeout(timeout.or(STOP_TIMEOUT), watched.end_of(number)).await {
             return Ok(end);
         }
         place.kill().await?;
@@ -248,7 +251,7 @@ impl Runtime for ProcessRuntime {
         self.gate.wait_until_ready(&place.watched, &NoCheck, others, patience).await
     }
 
-    async fn stop(&self, replica: &Replica, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, replica: &Replica, timeout: StopTimeout) -> Result<(), RuntimeError> {
         let place = self.of(replica);
         self.gate.before_stop();
         tokio::select! {
@@ -287,11 +290,11 @@ impl Runtime for ProcessRuntime {
         }
     }
 
-    async fn retire(&self, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn retire(&self, timeout: StopTimeout) -> Result<(), RuntimeError> {
         stop_all(self, self.watched(), timeout).await
     }
 
-    async fn dismantle(&self, _timeout: Duration) -> Result<(), RuntimeError> {
+    async fn dismantle(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
         let places = locked(&self.places).clone();
         let gone = join_all(places.iter().map(|place| place.put_down())).await;
         join_all(places.iter().map(|place| place.watched.finish_output())).await;
@@ -315,6 +318,10 @@ impl HealthCheck for NoCheck {
     const INSTEAD_OF_THE_PORT: &'static str = "use --ready log:TEXT";
 
     async fn health(&self) -> Result<Option<Health>, RuntimeError> {
+        Ok(None)
+    }
+
+    async fn listens_by_itself(&self) -> Result<Option<bool>, RuntimeError> {
         Ok(None)
     }
 }

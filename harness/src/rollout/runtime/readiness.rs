@@ -18,6 +18,10 @@ pub(super) trait HealthCheck: Sync {
 
     /// What the check says now; none if there is no check.
     fn health(&self) -> impl Future<Output = Result<Option<Health>, RuntimeError>> + Send;
+
+    /// Whether the replica listens in a network namespace of its own, where the target's port belongs to a proxy or to the
+    /// engine; none if it has the harness's namespace.
+    fn listens_by_itself(&self) -> impl Future<Output = Result<Option<bool>, RuntimeError>> + Send;
 }
 
 /// What the check of its health says of a replica.
@@ -109,9 +113,17 @@ impl Gate {
                 at = watched.said_ready() => at,
                 at = healthy(watched, check) => at?,
             },
+            Readiness::Auto | Readiness::Tcp if check.listens_by_itself().await?.is_some() => {
+                until_it_listens(check).await?
+            }
             Readiness::Auto | Readiness::Tcp => {
                 self.crowded::<C>(watched, others).await?;
                 self.port.until_connected().await
+            }
+            Readiness::Http(path) if check.listens_by_itself().await?.is_some() => {
+                // Whoever answers at the target's port, the replica has to be able to.
+                until_it_listens(check).await?;
+                self.port.until_answered(path, Crowd::Alone).await
             }
             Readiness::Http(path) => {
                 let crowd = self.crowded::<C>(watched, others).await?;
@@ -143,6 +155,16 @@ impl Gate {
         let reason = format!("{why}, so the port cannot tell; {}", C::INSTEAD_OF_THE_PORT);
         Err(watched.failed("tell the readiness of", reason))
     }
+}
+
+/// Waits until the replica listens in its own network namespace: a proxy's answer, or that of the engine's port, is not its
+/// own.
+async fn until_it_listens(check: &impl HealthCheck) -> Result<Moment, RuntimeError> {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    while check.listens_by_itself().await? == Some(false) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(Moment::now())
 }
 
 /// The replica's health check says that it is healthy. An engine's events of that may be late or missing, so it is asked,

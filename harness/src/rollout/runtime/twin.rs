@@ -14,7 +14,7 @@ use crate::model::observation::{Observation, Outcome};
 use crate::model::sink::Sink;
 use crate::rollout::AnswerWatch;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::scenario::{Edition, Order};
+use crate::scenario::{Edition, Order, StopTimeout};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Runtime for Twin {
         Ok(now)
     }
 
-    async fn stop(&self, replica: &Replica, _: Duration) -> Result<(), RuntimeError> {
+    async fn stop(&self, replica: &Replica, _: StopTimeout) -> Result<(), RuntimeError> {
         self.note("stop", replica);
         self.is_stopping.send_replace(true);
         match self.trouble {
@@ -162,7 +162,7 @@ impl Runtime for Twin {
         RuntimeError::Died { replica: "a".into(), code: Some(1), reason: String::new() }
     }
 
-    async fn retire(&self, _: Duration) -> Result<(), RuntimeError> {
+    async fn retire(&self, _: StopTimeout) -> Result<(), RuntimeError> {
         locked(&self.asked).push("retire".into());
         match self.trouble {
             Trouble::Retire => Err(unreachable("stop the replicas")),
@@ -170,7 +170,7 @@ impl Runtime for Twin {
         }
     }
 
-    async fn dismantle(&self, _: Duration) -> Result<(), RuntimeError> {
+    async fn dismantle(&self, _: StopTimeout) -> Result<(), RuntimeError> {
         locked(&self.asked).push("dismantle".into());
         if self.trouble == Trouble::Dismantle {
             return Err(unreachable("list containers"));

@@ -16,6 +16,7 @@ use super::{Replica, Runtime, RuntimeError};
 use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
 use crate::model::sink::Sink;
+use crate::scenario::StopTimeout;
 
 /// How long the rest of an ended process's output may take to arrive.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
@@ -153,7 +154,7 @@ impl Watched {
 pub(super) async fn stop_all<R: Runtime>(
     runtime: &R,
     all: Vec<Arc<Watched>>,
-    timeout: Duration,
+    timeout: StopTimeout,
 ) -> Result<(), RuntimeError> {
     let stopping = all.iter().filter(|one| one.life.borrow().is_running).map(async |one| {
         if !one.life.borrow().is_asked_to_end() {

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::container::Container;
 use super::follower::{self, Followed, Follower, Loss};
+use crate::host;
 use crate::host::engine::{Engine, EngineError, reason, status_of};
 use crate::model::clock::{Moment, WallOffset};
 use crate::model::lifecycle::{LifecycleKind, Source};
@@ -24,7 +25,7 @@ use crate::rollout::runtime::reader::OutputReader;
 use crate::rollout::runtime::readiness::{Gate, Health, HealthCheck};
 use crate::rollout::runtime::watched::{Watched, locked};
 use crate::rollout::runtime::{Replica, RuntimeError};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, StopTimeout};
 
 /// Exit code of a process that SIGKILL ended: 128 + 9.
 const KILLED: i64 = 137;
@@ -40,6 +41,7 @@ pub(in crate::rollout::runtime) struct Containers {
     sink: Arc<dyn Sink>,
     outputs: OutputFiles,
     gate: Gate,
+    port: u16,
     wall: WallOffset,
     followed: Followed,
     follower: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -58,6 +60,7 @@ impl Containers {
             sink,
             outputs,
             gate: Gate::of(scenario),
+            port: scenario.target.port,
             wall: WallOffset::read(),
             followed: Followed::default(),
             follower: Mutex::default(),
@@ -180,7 +183,7 @@ impl Containers {
         patience: Duration,
     ) -> Result<Moment, RuntimeError> {
         let container = self.of(replica);
-        let check = EngineCheck { engine: &self.engine, container: &container };
+        let check = EngineCheck { engine: &self.engine, container: &container, port: self.port };
         let others = || self.siblings(&container.id);
         self.gate.wait_until_ready(&container.watched, &check, others, patience).await
     }
@@ -189,7 +192,7 @@ impl Containers {
     pub(in crate::rollout::runtime) async fn stop(
         &self,
         replica: &Replica,
-        timeout: Duration,
+        timeout: StopTimeout,
     ) -> Result<(), RuntimeError> {
         let container = self.of(replica);
         let watched = &container.watched;
@@ -207,7 +210,7 @@ impl Containers {
             ));
         }
         // The engine's word of the kill may be missing.
-        let is_late = end.at.since(asked) >= timeout;
+        let is_late = end.at.since(asked) >= self.own_timeout(&container, timeout).await?;
         if is_late && end.code == Some(KILLED) && !watched.life.borrow().was_killed {
             watched.take_signal(end.at, "SIGKILL");
         }
@@ -215,7 +218,7 @@ impl Containers {
     }
 
     /// Asks for the end of the life that is now, if nobody has, and waits for it.
-    async fn end(&self, container: &Container, timeout: Duration) -> Result<End, RuntimeError> {
+    async fn end(&self, container: &Container, timeout: StopTimeout) -> Result<End, RuntimeError> {
         let mut asked = EndAsked::Before(0);
         let watched = &container.watched;
         watched.life.send_modify(|life| asked = life.ask_to_end());
@@ -225,7 +228,7 @@ impl Containers {
                 number
             }
             EndAsked::Before(number) => {
-                let patience = timeout + STOP_SLACK;
+                let patience = self.own_timeout(container, timeout).await? + STOP_SLACK;
                 if let Ok(end) = tokio::time::timeout(patience, watched.end_of(number)).await {
                     return Ok(end);
                 }
@@ -242,13 +245,35 @@ impl Containers {
     async fn tell_engine_to_stop(
         &self,
         container: &Container,
-        timeout: Duration,
+        timeout: StopTimeout,
     ) -> Result<(), RuntimeError> {
-        let seconds = i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX);
-        let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        let docker = self.engine.client(timeout + STOP_SLACK + STOP_SLACK);
-        let stopped = docker.stop_container(&container.id, Some(options)).await;
+        // Without a number the engine takes the container's own.
+        let options = match timeout {
+            StopTimeout::Own => None,
+            StopTimeout::Given(given) => {
+                let seconds = i32::try_from(given.as_secs()).unwrap_or(i32::MAX);
+                Some(StopContainerOptionsBuilder::new().t(seconds).build())
+            }
+        };
+        let longest = self.own_timeout(container, timeout).await?;
+        let docker = self.engine.client(longest + STOP_SLACK + STOP_SLACK);
+        let stopped = docker.stop_container(&container.id, options).await;
         stopped.map_err(|error| container.watched.failed("stop", reason(&error)))
+    }
+
+    /// How long a container may take to stop: what was given, or what it says itself.
+    async fn own_timeout(
+        &self,
+        container: &Container,
+        timeout: StopTimeout,
+    ) -> Result<Duration, RuntimeError> {
+        match timeout {
+            StopTimeout::Given(given) => Ok(given),
+            StopTimeout::Own => {
+                let own = self.engine.stop_timeout_of(&container.id).await;
+                own.map_err(|error| container.watched.failed("stop", reason(&error)))
+            }
+        }
     }
 
     pub(in crate::rollout::runtime) async fn unexpected_end(&self) -> RuntimeError {
@@ -267,14 +292,18 @@ impl Containers {
     /// Starts every container that does not run, or is about to end, and sees that they run.
     pub(in crate::rollout::runtime) async fn start_stopped(
         &self,
-        timeout: Duration,
+        timeout: StopTimeout,
     ) -> Result<(), RuntimeError> {
         let containers = locked(&self.followed).clone();
         let starting = containers.iter().map(|container| self.start_if_stopped(container, timeout));
         join_all(starting).await.into_iter().collect()
     }
 
-    async fn start_if_stopped(&self, container: &Container, timeout: Duration) -> Result<(), RuntimeError> {
+    async fn start_if_stopped(
+        &self,
+        container: &Container,
+        timeout: StopTimeout,
+    ) -> Result<(), RuntimeError> {
         let watched = &container.watched;
         let life = *watched.life.borrow();
         // A stop that was given up goes on in the engine: a start would come too early and do nothing.
@@ -323,6 +352,8 @@ impl Drop for Containers {
 struct EngineCheck<'a> {
     engine: &'a Engine,
     container: &'a Container,
+    /// The target's.
+    port: u16,
 }
 
 impl HealthCheck for EngineCheck<'_> {
@@ -337,5 +368,27 @@ impl HealthCheck for EngineCheck<'_> {
             Some(HealthStatusEnum::HEALTHY) => Some(Health::Healthy),
             Some(_) => Some(Health::NotHealthy),
         })
+    }
+
+    async fn listens_by_itself(&self) -> Result<Option<bool>, RuntimeError> {
+        let Container { id, watched } = self.container;
+        let found = self.engine.network_of(id, self.port).await;
+        let network = found.map_err(|error| watched.failed("tell the readiness of", reason(&error)))?;
+        if network.is_host {
+            return Ok(None);
+        }
+        match host::is_shared(network.process) {
+            Some(true) => return Ok(None),
+            Some(false) => {}
+            // It has just ended, or the engine is another machine's.
+            None if network.process == 0 => return Ok(Some(false)),
+            None => {
+                let reason = "its network namespace cannot be seen from here, and what answers on the target's port need not be \
+                     this replica; give it a health check and use --ready health, or use --ready log:TEXT";
+                return Err(watched.failed("tell the readiness of", reason));
+            }
+        }
+        let ports = host::listening_ports(network.process).unwrap_or_default();
+        Ok(Some(network.port.map_or(!ports.is_empty(), |port| ports.contains(&port))))
     }
 }

@@ -36,7 +36,8 @@ fn run_that_fails_half_way_leaves_no_container() -> Outcome {
         // The second replica cannot have the port, which the first one owns alone.
         let image = artifacts::server_image().await.reference();
         let listen = format!("HITLESS_LISTEN=127.0.0.1:{}", lab.port);
-        let subject = ["--image", &image, "--env", "HITLESS_PRESET=graceful", "--env", &listen];
+        let subject =
+            ["--image", &image, "--replicas", "2", "--env", "HITLESS_PRESET=graceful", "--env", &listen];
         let ended = Hitless::run(lab, &subject).end().await;
         ended.assert_exit_code(3);
         assert!(ended.stderr.contains("replica server-b ended on its own"), "{ended}");

@@ -7,9 +7,11 @@
     reason = "the doc comments are the help text of a terminal, not Markdown"
 )]
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -25,11 +27,11 @@ const OPEN_HEADERS: [&str; 4] = ["host", "accept", "content-type", "user-agent"]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Options {
     /// How our server stops: normal, graceful, reuseport, handover [default: handover].
-    #[arg(long, value_name = "NAME", help_heading = "What is tested")]
+    #[arg(long, value_name = "NAME", value_parser = Suggested(&["normal", "graceful", "reuseport", "handover"]), hide_possible_values = true, help_heading = "What is tested")]
     pub preset: Option<String>,
     /// Where the replicas live: docker (containers made for the run), compose (a project that runs) or process (processes
     /// of this machine, without an engine) [default: docker].
-    #[arg(long, value_name = "KIND", help_heading = "What is tested")]
+    #[arg(long, value_name = "KIND", value_parser = Suggested(&["docker", "compose", "process"]), hide_possible_values = true, help_heading = "What is tested")]
     pub runtime: Option<String>,
     /// Test this image instead of our server's; with --preset, an image of our server.
     #[arg(long, value_name = "IMAGE", help_heading = "What is tested")]
@@ -60,7 +62,7 @@ pub struct Options {
     #[arg(long, value_name = "IMAGE", help_heading = "The rollout")]
     pub replace: Option<String>,
     /// Whether the new replica is ready before the old one stops: start-first or stop-first [default: start-first].
-    #[arg(long, value_name = "ORDER", help_heading = "The rollout")]
+    #[arg(long, value_name = "ORDER", value_parser = Suggested(&["start-first", "stop-first"]), hide_possible_values = true, help_heading = "The rollout")]
     pub order: Option<String>,
     /// How often each replica is restarted or replaced [default: 5].
     #[arg(long, value_name = "N", help_heading = "The rollout")]
@@ -150,6 +152,28 @@ pub struct Options {
     #[arg(long, value_name = "DIR", help_heading = "The verdict")]
     #[serde(serialize_with = "lossy")]
     pub report_dir: Option<PathBuf>,
+}
+
+/// Takes any text, and tells the completions which ones there are: what is wrong with another one is said where all of the
+/// scenario is validated.
+#[derive(Clone)]
+struct Suggested(&'static [&'static str]);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().copied().map(PossibleValue::new)))
+    }
 }
 
 #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
@@ -247,7 +271,7 @@ pub fn redacted_url(text: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use clap::{Command, FromArgMatches};
+    use clap::FromArgMatches;
     use schemars::generate::SchemaSettings;
 
     use super::*;

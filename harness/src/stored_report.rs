@@ -44,19 +44,31 @@ pub enum StoredReportError {
     },
 }
 
-/// Reads a report.json, an events.jsonl, or the directory that holds them. A directory without a report.json is that of a
+/// The file that a path leads to: itself, or a directory's report.json, or its events.jsonl, or those of the newest run in a
+/// directory of runs.
+#[must_use]
+pub fn located(path: &Path) -> PathBuf {
+    if !path.is_dir() {
+        return path.to_owned();
+    }
+    let of_run = |run: &Path| {
+        ["report.json", "events.jsonl"].map(|name| run.join(name)).into_iter().find(|file| file.is_file())
+    };
+    let runs = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let newest = || {
+        runs.filter_map(|run| of_run(&run))
+            .max_by_key(|file| file.metadata().and_then(|about| about.modified()).ok())
+    };
+    of_run(path).or_else(newest).unwrap_or_else(|| path.join("events.jsonl"))
+}
+
+/// Reads a report.json, an events.jsonl, or the directory that holds them, or a directory of such directories: the newest run. A directory without a report.json is that of a
 /// run that was killed: its report is made from its events.
 ///
 /// # Errors
 /// Missing or unreadable report.
 pub fn read(path: &Path) -> Result<Report, StoredReportError> {
-    let path = match path {
-        directory if directory.is_dir() => {
-            let path = directory.join("report.json");
-            if path.exists() { path } else { directory.join("events.jsonl") }
-        }
-        file => file.to_owned(),
-    };
+    let path = located(path);
     let unreadable = |source| StoredReportError::Read { path: path.clone(), source };
     let no_report = |reason: String| StoredReportError::NoReport { path: path.clone(), reason };
     if path.extension().is_some_and(|extension| extension == "jsonl") {

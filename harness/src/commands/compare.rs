@@ -24,7 +24,7 @@ Exit codes:
 
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
-    /// What to compare with: a report.json, or the directory of a run.
+    /// What to compare with: a report.json, the directory of a run, or a directory of runs: the newest one.
     base: PathBuf,
     /// The run in question.
     new: PathBuf,

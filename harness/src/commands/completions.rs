@@ -29,6 +29,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn completions_know_the_values_of_flags_that_have_few() {
+        let script = String::from_utf8(completions(Shell::Bash)).unwrap();
+        for value in ["reuseport", "compose", "stop-first"] {
+            assert!(script.contains(value), "{value}");
+        }
+    }
+
+    #[test]
     fn completions_know_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = String::from_utf8(completions(shell)).unwrap();

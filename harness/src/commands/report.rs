@@ -11,16 +11,17 @@ use crate::stored_report;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// The directory of the run, or one of these files.
+    /// The directory of the run, one of these files, or a directory of runs: the newest one.
+    #[arg(default_value = "hitless-report")]
     path: PathBuf,
     #[command(flatten)]
     output: OutputArgs,
 }
 
 pub(super) fn execute(args: &ReportArgs) -> Result<u8, CommandError> {
-    let report = stored_report::read(&args.path)?;
-    let directory = if args.path.is_dir() { &args.path } else { args.path.parent().unwrap_or(&args.path) };
-    files::write(&report, directory)?;
+    let path = stored_report::located(&args.path);
+    let report = stored_report::read(&path)?;
+    files::write(&report, path.parent().unwrap_or(&path))?;
     args.output.tell(&report, || terminal::render(&report, style()))?;
     Ok(exit_code(report.verdict))
 }

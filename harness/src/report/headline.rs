@@ -4,6 +4,7 @@ use crate::analysis::report::{Report, RestartSummary};
 use crate::analysis::verdict::{BudgetResult, Verdict};
 use crate::model::failed_request::FailedRequest;
 use crate::model::failure::{self, FailureClass};
+use crate::model::phase::Phase;
 use crate::report::digest::{classes, seen};
 use crate::report::text::{clipped, count, counted, rounded};
 
@@ -238,6 +239,17 @@ pub fn advice(report: &Report) -> Vec<String> {
                 "Answers took longer than {} allows: look at the latencies around the restarts. Too few replicas for \
                  the load while one is away, a cold start, or a limit that this machine cannot keep.",
                 clipped(&slow.budget.to_string(), 60)
+            ),
+        );
+    }
+    let outside = report.phases.iter().find(|phase| phase.phase == Phase::Steady);
+    if let Some(steady) = outside.filter(|steady| steady.counts.failed > 0) {
+        advice.insert(
+            0,
+            format!(
+                "{} failed outside any restart: look at the server itself, or at what it needs after it is ready, before the \
+                 restarts.",
+                counted(steady.counts.failed, "request")
             ),
         );
     }

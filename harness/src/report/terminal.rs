@@ -11,6 +11,7 @@ use crate::model::failure::ByClass;
 use crate::model::failure::FailureClass;
 use crate::model::phase::Phase;
 use crate::report::digest::{Ends, behind_schedule, bound, mean_phases};
+use crate::report::headline::{advice, sentence};
 use crate::report::text::{clipped, counted, short_ms, visible, wrapped};
 
 /// The widest that anything here gets.
@@ -47,7 +48,7 @@ impl Style {
     }
 }
 
-/// The report for a terminal: what was done, the cohorts, what failed and why, the verdict last.
+/// The report for a terminal: what was done, the cohorts, what failed and why, the verdict, and what to do.
 #[must_use]
 pub fn render(report: &Report, style: Style) -> String {
     let mut out = String::new();
@@ -70,7 +71,21 @@ pub fn render(report: &Report, style: Style) -> String {
     resets(&mut out, report);
     failures(&mut out, report);
     verdict(&mut out, report, style);
+    told(&mut out, report);
     out
+}
+
+/// The page's first sentence, and what it says to do.
+fn told(out: &mut String, report: &Report) {
+    let _ = writeln!(out);
+    line(out, &visible(&sentence(report)), 0);
+    let advice = advice(report);
+    if !advice.is_empty() {
+        let _ = writeln!(out, "\nWhat to do:");
+    }
+    for one in advice {
+        line(out, &format!("- {}", visible(&one)), 2);
+    }
 }
 
 /// One line, or several of [`WIDTH`] columns, the further ones behind `indent` spaces.

@@ -108,3 +108,39 @@ fn table_of_the_presets_keeps_its_80_columns_and_has_colours_only_if_asked() {
     assert!(!plain.contains('\u{1b}') && table(Style::Coloured).contains("\u{1b}[1;31mfail"), "{plain}");
     assert!(plain.contains("86419746") && plain.contains("fail") && plain.contains("pass"), "{plain}");
 }
+
+#[test]
+fn terminal_begins_its_end_with_the_pages_sentence_and_says_what_to_do() {
+    use hitless::report::headline::{advice, sentence};
+    let report = Run::failing().report();
+    let told = terminal::render(&report, Style::Plain).replace("\n  ", " ").replace('\n', " ");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = words(&told);
+    assert!(told.contains(&words(&sentence(&report))), "{told}");
+    for one in advice(&report) {
+        assert!(told.contains(&words(&one)), "{one} is missing: {told}");
+    }
+}
+
+#[test]
+fn report_of_a_directory_of_runs_is_the_newest_ones() {
+    let runs = tempfile::tempdir().expect("a directory of runs");
+    for (name, run) in [("older", Run::failing()), ("newer", Run::clean())] {
+        let written = run.written();
+        std::fs::create_dir(runs.path().join(name)).expect("a directory");
+        // Later than the one before, whatever the clock's step.
+        let copy = runs.path().join(name).join("events.jsonl");
+        std::fs::copy(written.path().join("events.jsonl"), &copy).expect("room for the events");
+        let time = std::time::SystemTime::now()
+            + std::time::Duration::from_secs(if name == "newer" { 60 } else { 0 });
+        std::fs::File::options()
+            .write(true)
+            .open(&copy)
+            .and_then(|file| file.set_modified(time))
+            .expect("a time");
+    }
+    let read = hitless::stored_report::read(runs.path()).expect("a report");
+    assert_eq!(read.totals.failed, 0, "not the older one");
+    let empty = tempfile::tempdir().expect("a directory");
+    assert!(hitless::stored_report::read(empty.path()).is_err());
+}

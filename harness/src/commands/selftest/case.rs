@@ -123,6 +123,8 @@ impl Case {
             },
             Subject::Saboteur(mode) => Options {
                 image: Some(SABOTEUR_IMAGE.to_owned()),
+                // They share the port, as few servers do.
+                replicas: Some(2),
                 env: vec![
                     format!("SABOTEUR={mode}"),
                     format!("SABOTEUR_LISTEN=0.0.0.0:{port}"),
@@ -146,7 +148,8 @@ mod tests {
     fn every_case_is_a_scenario_that_can_be_run() {
         for (number, case) in CASES.iter().enumerate() {
             let scenario = case.scenario(number, "http://127.0.0.1:8080/", Path::new("x"));
-            assert!(scenario.is_ok(), "{}: {:?}", case.name, scenario.err());
+            let scenario = scenario.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+            assert_eq!(scenario.replicas, 2, "{}", case.name);
         }
     }
 }

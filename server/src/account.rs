@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
-
 use crate::clock::monotonic_ns;
 use crate::lifecycle::{Ledger, State};
 
@@ -61,7 +59,8 @@ impl Counter {
 }
 
 /// What a replica has done since it started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Account {
     /// Where in its life the replica is.
@@ -150,6 +149,47 @@ impl Account {
             connections_taken: traffic.connections_taken.get(),
             handover_refused: traffic.handover_refused.get(),
         }
+    }
+
+    /// The account as one JSON object: the fields in their order, `null` for `None`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let numbers = [
+            ("accepted", Some(self.accepted)),
+            ("begun", Some(self.begun)),
+            ("answered", Some(self.answered)),
+            ("aborted", Some(self.aborted)),
+            ("drained", Some(self.drained)),
+            ("in_flight", Some(self.in_flight)),
+            ("cut", Some(self.cut)),
+            ("connections", Some(self.connections)),
+            ("last_accept_ns", Some(self.last_accept_ns)),
+            ("last_response_ns", Some(self.last_response_ns)),
+            ("signal_ns", self.signal_ns),
+            ("signal_to_last_accept_ns", self.signal_to_last_accept_ns),
+            ("signal_to_last_response_ns", self.signal_to_last_response_ns),
+            ("signal_to_exit_ns", self.signal_to_exit_ns),
+            ("connections_closed_idle", Some(self.connections_closed_idle)),
+            ("accepted_for_sibling", Some(self.accepted_for_sibling)),
+            ("listeners_given", Some(self.listeners_given)),
+            ("listeners_taken", Some(self.listeners_taken)),
+            ("listeners_claimed", Some(self.listeners_claimed)),
+            ("listeners_returned", Some(self.listeners_returned)),
+            ("connections_given", Some(self.connections_given)),
+            ("connections_taken", Some(self.connections_taken)),
+            ("handover_refused", Some(self.handover_refused)),
+        ];
+        // A state's name has nothing that JSON escapes.
+        let mut text = format!("{{\"state\":\"{}\"", self.state);
+        for (name, number) in numbers {
+            // Writing to a String cannot fail.
+            let _ = match number {
+                Some(number) => write!(text, ",\"{name}\":{number}"),
+                None => write!(text, ",\"{name}\":null"),
+            };
+        }
+        text.push('}');
+        text
     }
 
     /// The account in the OpenMetrics text format, version 1.0.0, labelled with the replica's name.
@@ -256,6 +296,30 @@ mod tests {
         assert_eq!((late.drained, spans(&late)), (3, (Some(12), Some(15))));
         assert_eq!(late.signal_to_exit_ns, None);
         assert!(account(State::Stopped).signal_to_exit_ns.is_some_and(|span| span > 0));
+    }
+
+    #[test]
+    fn json_has_the_numbers_and_null_for_what_is_not_there() {
+        let json: serde_json::Value = serde_json::from_str(&account().to_json()).unwrap();
+        assert_eq!(
+            (&json["state"], &json["begun"], &json["answered"]),
+            (&"ready".into(), &2.into(), &1.into())
+        );
+        assert!(json.as_object().unwrap()["signal_ns"].is_null(), "{json}");
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn json_is_what_serde_makes_of_the_account_byte_for_byte() {
+        let (ledger, traffic) = (Ledger::default(), Traffic::default());
+        let before = Account::new(State::Starting, &ledger, &traffic, 0);
+        traffic.accept(20);
+        ledger.answer(2, 30);
+        traffic.stop(25, 1);
+        let after = Account::new(State::Stopped, &ledger, &traffic, 7);
+        for account in [before, after] {
+            assert_eq!(account.to_json(), serde_json::to_string(&account).unwrap());
+        }
     }
 
     #[test]

@@ -218,9 +218,7 @@ async fn metrics(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
 }
 
 async fn account(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
-    // Numbers and plain names always become JSON.
-    let json = serde_json::to_string(&replica.account(0)).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], json)
+    ([(header::CONTENT_TYPE, "application/json")], replica.account(0).to_json())
 }
 
 #[cfg(test)]
@@ -235,15 +233,14 @@ mod tests {
     use crate::Limits;
     use crate::event::Observer;
 
-    /// A replica, and the names of its events in turn.
-    fn replica() -> (Arc<Replica>, mpsc::UnboundedReceiver<String>) {
+    /// A replica, and its events in turn.
+    fn replica() -> (Arc<Replica>, mpsc::UnboundedReceiver<Event>) {
         let (sender, events) = mpsc::unbounded_channel();
         let sender = Mutex::new(sender);
         let observer = Observer::new(
             "test".into(),
             Arc::new(move |record| {
-                let line = serde_json::to_value(record).unwrap();
-                let _ = sender.lock().unwrap().send(line["event"].as_str().unwrap().to_owned());
+                let _ = sender.lock().unwrap().send(record.event.clone());
             }),
         );
         (Arc::new(Replica::new("test".into(), Limits::default(), Vec::new(), observer)), events)
@@ -252,10 +249,12 @@ mod tests {
     async fn answers_when_its_address_is_free(addr: AdminAddress, held: impl Send) {
         let (replica, mut events) = replica();
         let _admin = serve(addr.clone(), replica).unwrap();
-        assert_eq!(events.recv().await.unwrap(), "admin_unavailable");
+        let first = events.recv().await.unwrap();
+        assert!(matches!(first, Event::AdminUnavailable { .. }), "{first:?}");
         drop(held);
         let next = tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap();
-        assert_eq!(next.unwrap(), "admin_listening");
+        let next = next.unwrap();
+        assert!(matches!(next, Event::AdminListening { .. }), "{next:?}");
         let asking = tokio::task::spawn_blocking(move || ask_ready(&addr, Duration::from_secs(20)));
         assert_eq!(asking.await.unwrap().unwrap().state, "starting");
     }
@@ -309,7 +308,8 @@ mod tests {
         }
         let (replica, mut events) = replica();
         let _admin = serve(AdminAddress::Path(path), replica).unwrap();
-        assert_eq!(events.recv().await.unwrap(), "admin_unavailable");
+        let first = events.recv().await.unwrap();
+        assert!(matches!(first, Event::AdminUnavailable { .. }), "{first:?}");
     }
 
     #[tokio::test(start_paused = true)]

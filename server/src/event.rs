@@ -5,15 +5,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::account::Account;
 use crate::clock::{monotonic_ns, unix_ms};
 use crate::strategy::Strategy;
 
 /// How much attention an event deserves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Level {
     /// The ordinary course of life.
     Info,
@@ -23,8 +22,9 @@ pub enum Level {
     Error,
 }
 
-/// One event with its moment: what an observer is given. As JSON it is one flat object.
-#[derive(Debug, Clone, Serialize)]
+/// One event with its moment: what an observer is given. As JSON (feature `serde`) it is one flat object.
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Record {
     /// `CLOCK_MONOTONIC` in nanoseconds, comparable across all processes of the host.
     pub mono_ns: u64,
@@ -35,7 +35,7 @@ pub struct Record {
     /// The replica's name.
     pub replica: Arc<str>,
     /// What happened.
-    #[serde(flatten)]
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub event: Event,
 }
 
@@ -55,8 +55,9 @@ impl Record {
 }
 
 /// What happened. The variants stand in the order of a life.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "event", rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Event {
     /// The process is up; nothing is bound yet.
@@ -168,7 +169,7 @@ pub enum Event {
         /// The exit code.
         code: u8,
         /// What the replica did in its life.
-        #[serde(flatten)]
+        #[cfg_attr(feature = "serde", serde(flatten))]
         account: Box<Account>,
     },
 }
@@ -222,10 +223,12 @@ impl fmt::Debug for Observer {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "serde")]
     fn json(event: Event) -> serde_json::Value {
         serde_json::to_value(Record::now("a".into(), event)).unwrap()
     }
 
+    #[cfg(feature = "serde")]
     #[test]
     fn a_record_is_one_flat_object() {
         let line = json(Event::Draining { in_flight: 2, connections: 3 });
@@ -236,11 +239,13 @@ mod tests {
         assert!(line["mono_ns"].is_u64());
     }
 
+    #[cfg(feature = "serde")]
     #[test]
     fn a_unit_event_carries_its_name() {
         assert_eq!(json(Event::ListenerClosed)["event"], "listener_closed");
     }
 
+    #[cfg(feature = "serde")]
     #[test]
     fn the_preset_is_spelled_as_on_the_command_line() {
         let event = Event::Starting { version: "1".into(), preset: Strategy::ReusePort, pid: 1 };

@@ -89,7 +89,7 @@
 //!
 //! [`Server::on_event`] is told of every step as an [`Event`] with a moment on the host's monotonic clock, and
 //! [`Server::admin`] answers `/healthz`, `/readyz`, `/metrics` and `/account` of this very replica although the port is
-//! shared.
+//! shared. With the feature `serde`, events, records and accounts implement `Serialize`.
 //!
 //! # Exit codes
 //!

@@ -372,25 +372,29 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::event::Level;
 
     /// The settings that a server of that strategy reports as unused.
-    async fn ignored(strategy: Strategy) -> Vec<String> {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let events = Arc::clone(&lines);
+    async fn ignored(strategy: Strategy) -> Vec<&'static str> {
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let events = Arc::clone(&records);
         let server = Server::new(([127, 0, 0, 1], 0))
             .strategy(strategy)
             .lame_duck(Duration::from_secs(1))
             .service("web")
             .without_signals()
             .stop_when(async {})
-            .on_event(move |record| events.lock().unwrap().push(serde_json::to_value(record).unwrap()));
+            .on_event(move |record| events.lock().unwrap().push(record.clone()));
         server.run(Router::new()).await.unwrap();
-        let lines = lines.lock().unwrap();
-        let ignored = lines.iter().filter(|line| line["event"] == "setting_ignored");
-        ignored
-            .map(|line| {
-                assert_eq!((&line["level"], &line["preset"]), (&"warn".into(), &strategy.name().into()));
-                line["setting"].as_str().unwrap().to_owned()
+        let records = records.lock().unwrap();
+        records
+            .iter()
+            .filter_map(|record| match record.event {
+                Event::SettingIgnored { setting, preset } => {
+                    assert_eq!((record.level, preset), (Level::Warn, strategy));
+                    Some(setting)
+                }
+                _ => None,
             })
             .collect()
     }

@@ -133,8 +133,18 @@ impl CommandError {
 }
 
 /// Does what the command line says.
-pub async fn main() -> ExitCode {
+///
+/// # Panics
+/// If the operating system gives no thread.
+#[must_use]
+pub fn main() -> ExitCode {
     limits::raise_descriptor_limit();
+    // Not in the binary: what a future is made of is compiled where it is run, and here that happens once.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("the operating system gives some more threads").block_on(parse_and_execute())
+}
+
+async fn parse_and_execute() -> ExitCode {
     let parsed =
         Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = match parsed {

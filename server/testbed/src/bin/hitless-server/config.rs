@@ -61,6 +61,7 @@ pub(crate) struct ServerConfig {
     handover: Option<HandoverAddress>,
     admin: AdminAddress,
     pub(crate) limits: Limits,
+    service: Option<String>,
 }
 
 /// The testbed's HTTP server: it can be stopped, replaced and upgraded under load.
@@ -138,6 +139,19 @@ struct ServeArgs {
     /// How long a connection may stay open without a request
     #[arg(long, env = "HITLESS_IDLE_TIMEOUT", default_value = "5m", value_parser = positive_duration)]
     idle_timeout: Duration,
+    /// How long a body may stand still between two reads; then the answer is 408
+    #[arg(long, env = "HITLESS_BODY_TIMEOUT", default_value = "60s", value_parser = positive_duration)]
+    body_timeout: Duration,
+    /// How long a client may take none of an answer; then its connection is closed
+    #[arg(long, env = "HITLESS_WRITE_TIMEOUT", default_value = "60s", value_parser = positive_duration)]
+    write_timeout: Duration,
+    /// HTTP/2 streams of one connection at once
+    #[arg(long, env = "HITLESS_MAX_STREAMS", value_name = "N", default_value_t = Limits::default().max_streams,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    max_streams: u32,
+    /// The service that this is a replica of: only replicas of the same name hand over to each other
+    #[arg(long, env = "HITLESS_SERVICE", value_name = "NAME")]
+    service: Option<String>,
 }
 
 impl Command {
@@ -184,6 +198,9 @@ impl ServerConfig {
         limits.max_head = args.max_head;
         limits.head_timeout = args.head_timeout;
         limits.idle_timeout = args.idle_timeout;
+        limits.body_timeout = args.body_timeout;
+        limits.write_timeout = args.write_timeout;
+        limits.max_streams = args.max_streams;
         Ok(Self {
             name,
             delay: args.delay,
@@ -197,6 +214,7 @@ impl ServerConfig {
             handover: args.handover,
             admin,
             limits,
+            service: args.service,
         })
     }
 
@@ -208,6 +226,9 @@ impl ServerConfig {
         }
         if let Some(time) = self.lame_duck {
             server = server.lame_duck(time);
+        }
+        if let Some(service) = self.service {
+            server = server.service(service);
         }
         server
             .strategy(self.strategy)

@@ -1,4 +1,4 @@
-//! The terminal, or what stands in its place. Nothing else in the crate prints, and nothing here panics: a terminal may
+//! The terminal, or what stands in its place. Nothing else in the crate prints text (a progress bar draws itself), and nothing here panics: a terminal may
 //! be closed, a pipe's reader gone, a disk full.
 
 use std::io::{self, IsTerminal, Write};

@@ -244,17 +244,24 @@ impl Options {
     }
 }
 
-fn redacted_header(line: &str) -> String {
+/// A header line without its value; what has no colon could be a value alone.
+pub(crate) fn redacted_header(line: &str) -> String {
     let name = line.split(':').next().unwrap_or(line);
     let is_open = OPEN_HEADERS.iter().any(|open| name.trim().eq_ignore_ascii_case(open));
-    if is_open { line.to_owned() } else { format!("{name}: {REDACTED}") }
+    match line.contains(':') {
+        _ if is_open => line.to_owned(),
+        true => format!("{name}: {REDACTED}"),
+        false => REDACTED.to_owned(),
+    }
 }
 
-fn redacted_pair(pair: &str) -> String {
+/// A variable without its value.
+pub(crate) fn redacted_pair(pair: &str) -> String {
     pair.split_once('=').map_or_else(|| pair.to_owned(), |(key, _)| format!("{key}={REDACTED}"))
 }
 
-/// A URL without the name and the password of a user. What is no URL is redacted whole if it could hold some.
+/// A URL without the name and the password of a user, but with the word that there were some. What is no URL is redacted
+/// whole if it could hold some.
 #[must_use]
 pub fn redacted_url(text: &str) -> String {
     let Ok(mut url) = url::Url::parse(text) else {
@@ -264,7 +271,10 @@ pub fn redacted_url(text: &str) -> String {
         return text.to_owned();
     }
     let is_removed = url.set_username("").is_ok() && url.set_password(None).is_ok();
-    if is_removed { url.to_string() } else { REDACTED.to_owned() }
+    match url.as_str().split_once("://") {
+        Some((scheme, rest)) if is_removed => format!("{scheme}://{REDACTED}@{rest}"),
+        _ => REDACTED.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -317,10 +327,10 @@ mod tests {
             ..Options::default()
         };
         let redacted = options.redacted();
-        assert!(!format!("{redacted:?}").contains(": hunter2"), "{redacted:?}");
-        assert_eq!(redacted.header[..2], ["Authorization: (redacted)", "Host: shop.test"]);
+        assert!(!format!("{redacted:?}").contains("hunter2"), "{redacted:?}");
+        assert_eq!(redacted.header, ["Authorization: (redacted)", "Host: shop.test", "(redacted)"]);
         assert_eq!(redacted.env, ["TOKEN=(redacted)", "KEY"]);
-        assert_eq!(redacted.url.as_deref(), Some("http://127.0.0.1:8080/"));
+        assert_eq!(redacted.url.as_deref(), Some("http://(redacted)@127.0.0.1:8080/"));
         assert_eq!(redacted_url("http://user:hunter2@["), REDACTED);
     }
 

@@ -242,7 +242,7 @@ mod tests {
                 with(|o| (o.runtime, o.replace) = (Some("process".into()), Some("shop 'new".into()))),
                 "--replace: `shop 'new`: a quote is open",
             ),
-            (with(|o| o.env = vec!["=x".into()]), "--env: `=x`: write KEY=VALUE"),
+            (with(|o| o.env = vec!["=x".into()]), "--env: `=(redacted)`: write KEY=VALUE"),
             (with(|o| o.command = Some("serve 'now".into())), "--command: `serve 'now`: a quote is open"),
             (with(|o| o.command = Some(" ".into())), "--command: ` `: name at least"),
             (
@@ -253,10 +253,13 @@ mod tests {
             (with(|o| o.echo_header = Some("a b".into())), "--echo-header: `a b`: invalid HTTP header name"),
             (with(|o| o.echo_header = Some("Host".into())), "--echo-header: `Host`: it belongs to"),
             (with(|o| o.header = vec!["Host".into()]), "--header: `Host`: write 'Name: value'"),
-            (with(|o| o.header = vec!["a b: c".into()]), "--header: `a b: c`: invalid HTTP header name"),
+            (
+                with(|o| o.header = vec!["a b: c".into()]),
+                "--header: `a b: (redacted)`: invalid HTTP header name",
+            ),
             (
                 with(|o| o.header = vec!["Content-Length: 3".into()]),
-                "--header: `Content-Length: 3`: the harness",
+                "--header: `Content-Length: (redacted)`: the harness",
             ),
         ];
         for (options, beginning) in cases {
@@ -274,6 +277,49 @@ mod tests {
         }
         let remote = with(|o| (o.url, o.allow_remote) = (Some("http://192.0.2.1/".into()), Some(true)));
         assert!(scenario(&remote).is_ok());
+    }
+
+    #[test]
+    fn error_about_a_secret_does_not_tell_it() {
+        for options in [
+            with(|o| o.url = Some("https://user:hunter2@127.0.0.1/".into())),
+            with(|o| o.url = Some("http://user:hunter2@192.0.2.1/".into())),
+            with(|o| o.url = Some("http://user:hunter2@[".into())),
+            with(|o| o.header = vec!["hunter2".into()]),
+            with(|o| o.header = vec!["a b: hunter2".into()]),
+            with(|o| o.env = vec!["=hunter2".into()]),
+        ] {
+            let error = error(&options);
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_default_that_the_help_names_is_told() {
+        use clap::Args as _;
+        // What they are taken from if nothing is said is no value: an image, a project, what else is said.
+        let open = [
+            "command",
+            "stop-signal",
+            "compose",
+            "service",
+            "order",
+            "stop-timeout",
+            "rate",
+            "requests-per-connection",
+            "echo-header",
+            "expect-body",
+            "report-dir",
+        ];
+        let command = Options::augment_args(clap::Command::new("hitless"));
+        let told = ScenarioInfo::of(&scenario(&Options::default()).unwrap()).options;
+        for flag in command.get_arguments() {
+            let name = flag.get_long().unwrap_or_default();
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            if help.contains("[default: ") && !open.contains(&name) {
+                assert!(told.contains_key(name), "--{name} has a default that no report tells: {help}");
+            }
+        }
     }
 
     #[test]

@@ -421,6 +421,24 @@ async fn what_was_asked_for_and_cannot_be_written_is_an_error() {
 }
 
 #[tokio::test]
+async fn file_that_cannot_be_written_costs_neither_the_verdict_nor_the_other_files() {
+    let stage = Stage::new().await;
+    // Nothing can be renamed onto a directory that is not empty.
+    std::fs::create_dir_all(stage.directory.path().join("report.html/taken")).unwrap();
+    let mut command = stage.command("serves", &["--replicas=1", "--rounds=1", "--budget=wrong_body==0"]);
+    let run = Run(command.spawn().unwrap());
+    let (lives, output) = tokio::join!(stage.next_ones(2), run.end());
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("report.html") && stderr(&output).contains("--report-dir"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(stage.report()["budgets"][0]["holds"], true);
+    stage.assert_nothing_left(lives).await;
+}
+
+#[tokio::test]
 async fn argument_that_is_no_utf_8_is_a_usage_error() {
     use std::os::unix::ffi::OsStrExt;
     let mut command = hitless(&["run", "--preset"]);

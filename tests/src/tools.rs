@@ -3,6 +3,8 @@
 //! A test that lacks one says so and ends, unless every test has to run: a check that can be skipped in silence where it
 //! counts is none.
 
+use std::io::Write as _;
+
 /// Set where every test has to run, as `.ci/run` sets it.
 const ALL_MUST_RUN: &str = "HITLESS_TESTS_ALL_MUST_RUN";
 
@@ -13,5 +15,5 @@ const ALL_MUST_RUN: &str = "HITLESS_TESTS_ALL_MUST_RUN";
 pub fn lack(what: &str) {
     let why = format!("this test needs {what}, and it is not installed");
     assert!(std::env::var_os(ALL_MUST_RUN).is_none(), "{why}");
-    eprintln!("not run: {why}");
+    let _ = writeln!(std::io::stderr(), "not run: {why}");
 }

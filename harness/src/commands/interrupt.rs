@@ -19,10 +19,13 @@ pub(super) fn interrupt() -> CancellationToken {
                 if is_second {
                     std::process::exit(128 + kind.as_raw_value());
                 }
-                console::note(
-                    "interrupted: cleaning up and writing what was seen (again to end at once; then `hitless clean` \
-                     removes what is left)",
-                );
+                // On a thread of its own: nobody may read what is written, and the next signal has to be heard.
+                std::thread::spawn(|| {
+                    console::note(
+                        "interrupted: cleaning up and writing what was seen (again to end at once; then `hitless \
+                         clean` removes what is left)",
+                    );
+                });
             }
         });
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{ScenarioError, Server, Target};
 use crate::model::cohort::{CohortKind, CohortPlan, Payload};
 use crate::model::expectation::{Expectation, ExpectedBody, upload_receipt};
-use crate::options::Options;
+use crate::options::{Options, redacted_header};
 
 const MAX_RATE: f64 = 1_000_000.0;
 /// What our server's long answers and uploads are made of.
@@ -241,7 +241,7 @@ fn echo(named: Option<&str>, is_ours: bool, sent: &HeaderMap) -> Result<Option<H
 fn headers(lines: &[String]) -> Result<HeaderMap, ScenarioError> {
     let mut headers = HeaderMap::new();
     for line in lines {
-        let bad = |remedy: String| ScenarioError::new("--header", line, remedy);
+        let bad = |remedy: String| ScenarioError::new("--header", redacted_header(line), remedy);
         let (name, value) = line.split_once(':').ok_or_else(|| bad("write 'Name: value'".to_owned()))?;
         let name: HeaderName = name.trim().parse().map_err(|error| bad(format!("{error}")))?;
         if FRAMING.contains(&name) {

@@ -2,7 +2,7 @@
 
 use super::{ScenarioError, Subject};
 use crate::model::signals;
-use crate::options::Options;
+use crate::options::{Options, redacted_pair};
 
 /// What is said beyond the image or the program; what is left out, these say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ fn environment(pairs: &[String]) -> Result<Vec<(String, String)>, ScenarioError>
             None if !pair.is_empty() => std::env::var(pair)
                 .map(|value| (pair.clone(), value))
                 .map_err(|error| ScenarioError::new("--env", pair, format!("{error}; write KEY=VALUE"))),
-            _ => Err(ScenarioError::new("--env", pair, "write KEY=VALUE")),
+            _ => Err(ScenarioError::new("--env", redacted_pair(pair), "write KEY=VALUE")),
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::ScenarioError;
-use crate::options::Options;
+use crate::options::{Options, redacted_url};
 
 /// Where the requests go. Always plain HTTP to a loopback or local address: TLS ends before what is tested here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ const fn is_near(host: IpAddr) -> bool {
 impl Target {
     pub(super) fn from_options(options: &Options) -> Result<Self, ScenarioError> {
         let url = options.url.as_deref().unwrap_or("http://127.0.0.1:8080/");
-        let bad = |remedy: &str| ScenarioError::new("--url", url, remedy);
+        let bad = |remedy: &str| ScenarioError::new("--url", redacted_url(url), remedy);
         let parsed =
             url::Url::parse(url).map_err(|error| bad(&format!("{error}; write http://127.0.0.1:8080/")))?;
         if parsed.scheme() != "http" {

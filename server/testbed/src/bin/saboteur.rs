@@ -8,9 +8,12 @@
 //!
 //! Exit codes: those of the mode; 2 for a variable that makes no sense; 3 when it could not listen.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::env;
 use std::error::Error;
 use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -20,13 +23,13 @@ fn main() -> ExitCode {
     let settings = match settings() {
         Ok(settings) => settings,
         Err(message) => {
-            eprintln!("saboteur: {message}");
+            complain(&message);
             return ExitCode::from(2);
         }
     };
     run(settings).unwrap_or_else(|error| {
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        eprintln!("saboteur: {error}{cause}");
+        complain(&format!("{error}{cause}"));
         ExitCode::from(3)
     })
 }
@@ -48,4 +51,9 @@ fn variable<T, E: Display>(
     let set = env::var(name).ok();
     let text = set.as_deref().or(default).ok_or_else(|| format!("{name} is not set"))?;
     parse(text).map_err(|error| format!("{name}: {error}"))
+}
+
+/// Says what is wrong, if anybody reads it.
+fn complain(message: &str) {
+    let _ = std::io::stderr().write_all(format!("saboteur: {message}\n").as_bytes());
 }

@@ -68,14 +68,14 @@ impl Log {
     pub(crate) fn flush(&self) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            eprintln!("warning: {dropped} log lines were dropped because nobody read them");
+            crate::complain(&format!("warning: {dropped} log lines were dropped because nobody read them"));
         }
         let (done, is_done) = sync_channel(1);
         if self.lines.try_send(Message::Flush(done)).is_ok() {
             match is_done.recv_timeout(LAST_PATIENCE) {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    eprintln!("warning: the last log lines were not read in time");
+                    crate::complain("warning: the last log lines were not read in time");
                 }
             }
         }

@@ -1,10 +1,13 @@
 //! The testbed's server: arguments become a configuration, the configuration a running server, its report an exit code.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod config;
 mod descriptors;
 mod log;
 mod routes;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +25,15 @@ fn main() -> ExitCode {
         Command::Serve(config) => serve(*config),
         Command::Health(admin) => match ask_ready(&admin, HEALTH_PATIENCE) {
             Ok(readiness) if readiness.is_ready => {
-                println!("ready");
+                say("ready");
                 ExitCode::SUCCESS
             }
             Ok(readiness) => {
-                println!("not ready: {}", readiness.state);
+                say(&format!("not ready: {}", readiness.state));
                 ExitCode::FAILURE
             }
             Err(error) => {
-                println!("not ready: no answer at {admin}: {error}");
+                say(&format!("not ready: no answer at {admin}: {error}"));
                 ExitCode::FAILURE
             }
         },
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
 fn serve(config: ServerConfig) -> ExitCode {
     let name: Arc<str> = config.name.as_str().into();
     if let Some(warning) = descriptors::make_room_for(config.limits.max_connections) {
-        eprintln!("warning: {warning}");
+        complain(&format!("warning: {warning}"));
     }
     let log = match Log::to_stdout() {
         Ok(log) => Arc::new(log),
@@ -76,6 +79,16 @@ async fn run(config: ServerConfig, log: Arc<Log>) -> Result<StopReport, StartErr
 }
 
 fn fail(line: &str) -> ExitCode {
-    eprintln!("error: {line}");
+    complain(&format!("error: {line}"));
     ExitCode::FAILURE
+}
+
+/// Prints a line. Where nobody reads it, nobody misses it.
+fn say(line: &str) {
+    let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
+}
+
+/// The same on stderr.
+fn complain(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -3,7 +3,7 @@
 pub mod assemble;
 pub mod confidence;
 pub mod evidence;
-pub mod lives;
+pub mod replica_states;
 pub mod report;
 pub mod summary;
 pub mod verdict;

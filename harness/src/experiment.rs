@@ -52,7 +52,7 @@ pub struct Experiment {
     pub recording: Recording,
     /// What went wrong when all was seen: replicas that did not end in an orderly way, or that could not be removed. It
     /// takes nothing away from what was seen.
-    pub loose_ends: Vec<String>,
+    pub cleanup_errors: Vec<String>,
 }
 
 /// Starts the replicas, rolls them under load, and returns what was seen. When `interrupt` is cancelled the run ends
@@ -69,16 +69,16 @@ pub async fn run<R: Runtime>(
     recorder: Recorder,
     interrupt: &CancellationToken,
 ) -> Result<Experiment, ExperimentError> {
-    let mut loose_ends = Vec::new();
-    let conducting = conduct(scenario, runtime, &recorder, interrupt, &mut loose_ends);
+    let mut cleanup_errors = Vec::new();
+    let conducting = conduct(scenario, runtime, &recorder, interrupt, &mut cleanup_errors);
     let conducted = AssertUnwindSafe(conducting).catch_unwind().await;
     let dismantled = dismantle(runtime, scenario.timing.stop_timeout).await;
     let cut_short = match conducted {
         Ok(result) => result?,
         Err(panic) => resume_unwind(panic),
     };
-    loose_ends.extend(dismantled.err().map(|error| error.to_string()));
-    Ok(Experiment { recording: recorder.close(cut_short).await, loose_ends })
+    cleanup_errors.extend(dismantled.err().map(|error| error.to_string()));
+    Ok(Experiment { recording: recorder.close(cut_short).await, cleanup_errors })
 }
 
 async fn conduct<R: Runtime>(
@@ -86,7 +86,7 @@ async fn conduct<R: Runtime>(
     runtime: &R,
     recorder: &Recorder,
     interrupt: &CancellationToken,
-    loose_ends: &mut Vec<String>,
+    cleanup_errors: &mut Vec<String>,
 ) -> Result<Option<CutShort>, ExperimentError> {
     let replicas = tokio::select! {
         biased;
@@ -118,7 +118,7 @@ async fn conduct<R: Runtime>(
             biased;
             () = interrupt.cancelled() => {}
             retired = runtime.retire(scenario.timing.stop_timeout) => {
-                loose_ends.extend(retired.err().map(|error| error.to_string()));
+                cleanup_errors.extend(retired.err().map(|error| error.to_string()));
             }
         }
     }
@@ -303,7 +303,7 @@ mod tests {
         let experiment = stage.run((&twin, recorder)).await.unwrap();
         assert_eq!(twin.asked(), ONE_ROUND);
         assert_eq!(twin.running(), [""; 0]);
-        assert_eq!(experiment.loose_ends, [""; 0]);
+        assert_eq!(experiment.cleanup_errors, [""; 0]);
         assert_eq!(experiment.recording.cut_short, None);
         assert_eq!(experiment.recording.restarts.len(), 2);
     }
@@ -357,14 +357,14 @@ mod tests {
 
     #[tokio::test]
     async fn engine_that_fails_at_the_very_end_costs_nothing_of_the_report() {
-        for (trouble, loose_end) in [
+        for (trouble, cleanup_error) in [
             (Trouble::Retire, "failed to stop the replicas: it does not answer"),
             (Trouble::Dismantle, "failed to list containers: it does not answer"),
         ] {
             let stage = Stage::new(|_| {}).await;
             let (twin, recorder) = stage.twin(trouble);
             let experiment = stage.run((&twin, recorder)).await.unwrap();
-            assert_eq!(experiment.loose_ends, [loose_end]);
+            assert_eq!(experiment.cleanup_errors, [cleanup_error]);
             assert_eq!(experiment.recording.cut_short, None);
             assert_eq!(experiment.recording.restarts.len(), 2);
             assert_eq!(twin.asked(), ONE_ROUND, "{trouble:?}");

@@ -10,7 +10,7 @@ use crate::model::lifecycle::LifecycleKind;
 use crate::model::restart::{RestartId, RestartStep};
 use crate::model::sink::Sink;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::scenario::{Change, Edition, Order, Timing};
+use crate::scenario::{Change, Order, Timing, Version};
 
 /// How long a replica that is ready may take until it has answered a request.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -79,10 +79,10 @@ pub async fn roll<R: Runtime, A: AnswerWatch>(
                 Change::Restart => restart.in_place(replica).await?,
                 Change::Replace { order, .. } => {
                     // There in the odd rounds, back in the even ones.
-                    let edition = if round % 2 == 1 { Edition::Other } else { Edition::First };
+                    let version = if round % 2 == 1 { Version::Replacement } else { Version::Current };
                     *replica = match order {
-                        Order::StartFirst => restart.start_first(replica, edition).await?,
-                        Order::StopFirst => restart.stop_first(replica, edition).await?,
+                        Order::StartFirst => restart.start_first(replica, version).await?,
+                        Order::StopFirst => restart.stop_first(replica, version).await?,
                     };
                 }
             }
@@ -110,9 +110,9 @@ impl<R: Runtime, A: AnswerWatch> Restart<'_, R, A> {
         self.wait_until_it_serves(replica).await
     }
 
-    async fn start_first(&self, old: &Replica, edition: Edition) -> Result<Replica, RolloutError> {
+    async fn start_first(&self, old: &Replica, version: Version) -> Result<Replica, RolloutError> {
         self.begin(old);
-        let new = self.runtime.successor(old, edition, Order::StartFirst).await?;
+        let new = self.runtime.successor(old, version, Order::StartFirst).await?;
         self.step(RestartStep::Succeeded { by: Arc::clone(&new.name) });
         self.start(&new).await?;
         self.wait_until_it_serves(&new).await?;
@@ -121,11 +121,11 @@ impl<R: Runtime, A: AnswerWatch> Restart<'_, R, A> {
         Ok(new)
     }
 
-    async fn stop_first(&self, old: &Replica, edition: Edition) -> Result<Replica, RolloutError> {
+    async fn stop_first(&self, old: &Replica, version: Version) -> Result<Replica, RolloutError> {
         self.begin(old);
         self.stop(old).await?;
         self.runtime.discard(old).await?;
-        let new = self.runtime.successor(old, edition, Order::StopFirst).await?;
+        let new = self.runtime.successor(old, version, Order::StopFirst).await?;
         self.start(&new).await?;
         self.wait_until_it_serves(&new).await?;
         Ok(new)
@@ -187,7 +187,7 @@ mod tests {
     use crate::record::events::EventLog;
     use crate::record::recorder::Recorder;
     use crate::rollout::runtime::twin::{Trouble, Twin};
-    use crate::scenario::{Origin, StopTimeout};
+    use crate::scenario::{LaunchSource, StopTimeout};
 
     fn replicas() -> Vec<Replica> {
         ["a", "b"].map(|name| Replica { name: name.into() }).into()
@@ -220,7 +220,7 @@ mod tests {
 
     async fn asked_for(order: Order) -> Vec<String> {
         let twin = Twin::new(Trouble::Nothing, Arc::new(Nowhere));
-        let change = Change::Replace { with: Origin::Image("new".into()), order };
+        let change = Change::Replace { with: LaunchSource::Image("new".into()), order };
         let one = vec![Replica { name: "a".into() }];
         roll(&twin, one, &Plan { change, ..PLAN }, &Nowhere, &twin).await.unwrap();
         twin.asked()
@@ -228,15 +228,15 @@ mod tests {
 
     #[tokio::test]
     async fn start_first_stops_the_old_one_only_when_the_new_one_is_ready() {
-        let there = ["make other for a", "start a+", "ready a+", "stop a", "discard a"];
-        let back = ["make first for a+", "start a++", "ready a++", "stop a+", "discard a+"];
+        let there = ["make replacement for a", "start a+", "ready a+", "stop a", "discard a"];
+        let back = ["make current for a+", "start a++", "ready a++", "stop a+", "discard a+"];
         assert_eq!(asked_for(Order::StartFirst).await, [there, back].concat());
     }
 
     #[tokio::test]
     async fn stop_first_makes_the_new_one_when_the_old_one_is_gone() {
-        let there = ["stop a", "discard a", "make other for a", "start a+", "ready a+"];
-        let back = ["stop a+", "discard a+", "make first for a+", "start a++", "ready a++"];
+        let there = ["stop a", "discard a", "make replacement for a", "start a+", "ready a+"];
+        let back = ["stop a+", "discard a+", "make current for a+", "start a++", "ready a++"];
         assert_eq!(asked_for(Order::StopFirst).await, [there, back].concat());
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn recording() -> Recording {
         successor: None,
         round: 1,
         began: at(1),
-        terminated: Some(at(1)),
+        stop_requested: Some(at(1)),
         exited: Some(at(2)),
         started: Some(at(3)),
         ready: Some(at(4)),

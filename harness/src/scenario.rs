@@ -12,10 +12,9 @@ use crate::options::Options;
 
 mod budgets;
 mod change;
-mod edition;
 mod error;
 mod info;
-mod origin;
+mod launch_source;
 mod preset;
 mod readiness;
 mod requests;
@@ -23,17 +22,18 @@ mod settings;
 mod subject;
 mod target;
 mod timing;
+mod version;
 
 pub use change::{Change, Order};
-pub use edition::{Edition, Editions};
 pub use error::ScenarioError;
-pub use origin::{Origin, Program};
+pub use launch_source::{LaunchSource, Program};
 pub use preset::Preset;
 pub use readiness::Readiness;
 pub use settings::ReplicaSettings;
-pub use subject::{SERVER_IMAGE, Server, Subject};
+pub use subject::{SERVER_IMAGE, ServerKind, Subject};
 pub use target::Target;
 pub use timing::{StopTimeout, Timing};
+pub use version::{Version, Versions};
 
 /// A run that can be carried out.
 #[derive(Debug, Clone)]
@@ -84,14 +84,14 @@ impl Scenario {
     /// # Errors
     /// The first field that cannot be used.
     pub fn from_options(options: &Options) -> Result<Self, ScenarioError> {
-        Self::of_project(options, Server::Ours)
+        Self::of_project(options, ServerKind::Testbed)
     }
 
     /// The same, where a Compose project, if it is one, is known to run this server.
     ///
     /// # Errors
     /// The first field that cannot be used.
-    pub fn of_project(options: &Options, project: Server) -> Result<Self, ScenarioError> {
+    pub fn of_project(options: &Options, project: ServerKind) -> Result<Self, ScenarioError> {
         let subject = Subject::from_options(options)?;
         let target = Target::from_options(options)?;
         let replicas = subject.replicas(options.replicas)?;
@@ -131,8 +131,8 @@ impl Scenario {
     #[must_use]
     pub const fn preset(&self) -> Option<Preset> {
         match self.subject {
-            Subject::Preset { preset, .. } => Some(preset),
-            Subject::Own { .. } | Subject::Compose { .. } => None,
+            Subject::Testbed { preset, .. } => Some(preset),
+            Subject::Custom { .. } | Subject::Compose { .. } => None,
         }
     }
 
@@ -140,10 +140,12 @@ impl Scenario {
     #[must_use]
     pub fn subject_name(&self) -> String {
         match &self.subject {
-            Subject::Preset { preset, origin: Origin::Image(_) } => format!("preset {preset}"),
-            Subject::Preset { preset, origin: Origin::Program(_) } => format!("preset {preset} as processes"),
-            Subject::Own { origin: Origin::Image(image) } => format!("image {image}"),
-            Subject::Own { origin: Origin::Program(program) } => format!("program {program}"),
+            Subject::Testbed { preset, source: LaunchSource::Image(_) } => format!("preset {preset}"),
+            Subject::Testbed { preset, source: LaunchSource::Program(_) } => {
+                format!("preset {preset} as processes")
+            }
+            Subject::Custom { source: LaunchSource::Image(image) } => format!("image {image}"),
+            Subject::Custom { source: LaunchSource::Program(program) } => format!("program {program}"),
             Subject::Compose { file, .. } => format!("compose {}", file.display()),
         }
     }
@@ -359,15 +361,15 @@ mod tests {
         let of = |options: &Options, server| Scenario::of_project(options, server);
         let names =
             |scenario: &Scenario| scenario.cohorts.iter().map(|plan| plan.kind.name()).collect::<Vec<_>>();
-        let ours = of(&compose, Server::Ours).unwrap();
+        let ours = of(&compose, ServerKind::Testbed).unwrap();
         assert_eq!(names(&ours), ["fresh", "pooled", "slow"]);
-        let foreign = of(&compose, Server::Anybodys).unwrap();
+        let foreign = of(&compose, ServerKind::Custom).unwrap();
         assert_eq!(names(&foreign), ["fresh", "pooled"]);
         assert!(foreign.cohorts.iter().all(|plan| plan.expectation.body == ExpectedBody::Any));
         let slow = Options { cohort: vec!["slow".into()], ..compose };
-        let error = of(&slow, Server::Anybodys).unwrap_err().to_string();
+        let error = of(&slow, ServerKind::Custom).unwrap_err().to_string();
         assert!(error.starts_with("--cohort: `slow`: your server needs --slow-path"), "{error}");
-        let preset = of(&Options::default(), Server::Anybodys).unwrap();
+        let preset = of(&Options::default(), ServerKind::Custom).unwrap();
         assert_eq!(names(&preset), ["fresh", "pooled", "slow"], "a preset is our server whatever else runs");
     }
 }

@@ -33,10 +33,10 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\nconnection: clo
 #[test]
 fn server_if_asked() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let edition = if std::env::args().any(|argument| argument == "next") { "next" } else { "first" };
+    let version = if std::env::args().any(|argument| argument == "next") { "next" } else { "first" };
     let address = |name| std::env::var(name).unwrap().parse::<SocketAddr>().unwrap();
     let mut home = TcpStream::connect(address(HOME)).unwrap();
-    writeln!(home, "{role} {edition}").unwrap();
+    writeln!(home, "{role} {version}").unwrap();
     if role == "lingers" {
         // Until it is killed: nobody at home says anything.
         let _ = home.read(&mut [0]);
@@ -93,7 +93,7 @@ struct Stage {
 
 /// A server that has called home and holds the line.
 struct Life {
-    /// Its role and its edition.
+    /// Its role and its version.
     greeting: String,
     line: BufReader<tokio::net::TcpStream>,
 }
@@ -480,8 +480,8 @@ async fn other_program_takes_the_place_of_the_first_and_gives_it_back_in_either_
         let run = stage.run("serves", &arguments);
         let (lives, output) = tokio::join!(stage.next_ones(3), run.end());
         assert_held(&output, &stage.report());
-        let editions: Vec<&str> = lives.iter().map(|life| life.greeting.as_str()).collect();
-        assert_eq!(editions, ["serves first", "serves next", "serves first"], "{order}");
+        let versions: Vec<&str> = lives.iter().map(|life| life.greeting.as_str()).collect();
+        assert_eq!(versions, ["serves first", "serves next", "serves first"], "{order}");
         let successor = if order == "start-first" { "server-a.2".into() } else { Value::Null };
         assert_eq!(stage.report()["restarts"][0]["successor"], successor, "{order}");
         stage.assert_nothing_left(lives).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::analysis::evidence::Evidence;
-use crate::analysis::lives::lives;
+use crate::analysis::replica_states::replica_states;
 use crate::analysis::report::{
     BucketSummary, ReplicaInfo, Report, RestartSummary, RunInfo, SCHEMA_VERSION, TimelineSummary,
 };
@@ -77,7 +77,7 @@ impl Report {
             cohorts: summary.cohorts,
             phases: summary.phases,
             replicas: replicas(recording),
-            lives: lives(&recording.events),
+            replica_states: replica_states(&recording.events),
             restarts,
             events: events(&recording.events),
             events_cut: recording.events.len().saturating_sub(MOST_EVENTS) as u64,
@@ -107,13 +107,16 @@ fn replicas(recording: &Recording) -> Vec<ReplicaInfo> {
 fn restart_summary(restart: &Restart) -> RestartSummary {
     let stretch = |from: Option<RunTime>, to: Option<RunTime>| Some(milliseconds(to?.since(from?)));
     let phases = [
-        (Phase::Draining, stretch(restart.terminated, restart.exited)),
+        (Phase::Draining, stretch(restart.stop_requested, restart.exited)),
         (
             Phase::Gap,
             stretch(restart.exited, restart.started.filter(|started| Some(*started) > restart.exited)),
         ),
         (Phase::Starting, stretch(restart.started, restart.ready)),
-        (Phase::Overlap, stretch(restart.ready, restart.terminated.filter(|at| Some(*at) > restart.ready))),
+        (
+            Phase::Overlap,
+            stretch(restart.ready, restart.stop_requested.filter(|at| Some(*at) > restart.ready)),
+        ),
     ];
     RestartSummary {
         restart: Restart { tally: Tally::coarse(), ..restart.clone() },

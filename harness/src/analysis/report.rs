@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::evidence::Evidence;
-use crate::analysis::lives::Life;
+use crate::analysis::replica_states::ReplicaStates;
 use crate::analysis::summary::{CohortSummary, Counts, Latency, LossyRestarts, PhaseSummary};
 use crate::analysis::verdict::{BudgetResult, Verdict};
 use crate::model::budget::Budget;
@@ -51,8 +51,8 @@ pub struct Report {
     /// By replica: who answered how much.
     pub replicas: Vec<ReplicaInfo>,
     /// The replicas' lives: what each was doing when.
-    #[serde(default)]
-    pub lives: Vec<Life>,
+    #[serde(rename = "lives", default)]
+    pub replica_states: Vec<ReplicaStates>,
     /// The restarts, in order.
     pub restarts: Vec<RestartSummary>,
     /// How many restarts lost something.

@@ -36,9 +36,9 @@ pub struct Counts {
     pub requests: u64,
     /// Those that were answered as expected.
     pub ok: u64,
-    /// Those that failed; the harness's own shortages are not among them.
+    /// Those that failed; the harness's own interference is not among them.
     pub failed: u64,
-    /// Failures by class, shortages included.
+    /// Failures by class, interference included.
     #[cfg_attr(test, schemars(extend("propertyNames" = serde_json::json!({"enum": FailureClass::ALL}))))]
     pub by_class: ByClass,
 }
@@ -265,7 +265,7 @@ fn cohort(record: &CohortRecord, tally: &Tally) -> CohortSummary {
     }
 }
 
-/// The 95 % upper bound of a tally's failures, per million requests; the harness's own shortages tried nothing.
+/// The 95 % upper bound of a tally's failures, per million requests; the harness's own interference tried nothing.
 #[must_use]
 pub fn per_million(tally: &Tally) -> Option<f64> {
     upper_bound(tally.failures(), tally.ok() + tally.failures()).map(|bound| bound * 1e6)
@@ -389,7 +389,7 @@ mod tests {
             successor: None,
             round: 1,
             began: at,
-            terminated: Some(at),
+            stop_requested: Some(at),
             exited: Some(at),
             started: Some(at),
             ready: Some(at),

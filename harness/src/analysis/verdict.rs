@@ -6,7 +6,7 @@
 //! - The run was cut short, and more requests could still have met the budget.
 //! - What the harness itself may have caused by being short of CPU. What a client is told (refused, reset, empty, truncated,
 //!   an unexpected answer) stays a failure however busy the machine is. Silence is not told by anybody: a timeout of which
-//!   the harness was stalled for a quarter counts as the harness's own shortage. A latency budget whose excess the harness's
+//!   the harness was stalled for a quarter counts as the harness's own interference. A latency budget whose excess the harness's
 //!   stalls explain, or packets that the kernel dropped, cannot be judged.
 //!
 //! A run whose budgets hold passes only if it could have seen a failure; otherwise it is inconclusive and says why. A late

@@ -90,7 +90,7 @@ impl Checkout {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn fingerprint(&self, artifact: &Artifact) -> Result<String, CheckoutError> {
+    pub fn sha256(&self, artifact: &Artifact) -> Result<String, CheckoutError> {
         let mut files: Vec<PathBuf> =
             ["Cargo.toml", "Cargo.lock", artifact.dockerfile].map(|name| self.0.join(name)).into();
         for source in artifact.sources.iter().map(|name| self.0.join(name)) {
@@ -101,16 +101,16 @@ impl Checkout {
             }
         }
         files.sort();
-        let mut fingerprint = Sha256::default();
+        let mut sha256 = Sha256::default();
         for path in files {
             let content = read(&path)?;
             let name = path.strip_prefix(&self.0).unwrap_or(&path).display().to_string();
-            fingerprint.feed(&(name.len() as u64).to_be_bytes());
-            fingerprint.feed(name.as_bytes());
-            fingerprint.feed(&(content.len() as u64).to_be_bytes());
-            fingerprint.feed(&content);
+            sha256.feed(&(name.len() as u64).to_be_bytes());
+            sha256.feed(name.as_bytes());
+            sha256.feed(&(content.len() as u64).to_be_bytes());
+            sha256.feed(&content);
         }
-        Ok(fingerprint.finish())
+        Ok(sha256.finish())
     }
 
     /// Builds the static binary, if it is not there from this very source, and says where it is. cargo's progress goes
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprint_follows_the_source() {
+    fn sha256_follows_the_source() {
         let root = tempfile::tempdir().unwrap();
         for name in [
             "Cargo.toml",
@@ -209,11 +209,11 @@ mod tests {
             std::fs::write(path, name).unwrap();
         }
         let checkout = Checkout(root.path().to_owned());
-        let before = checkout.fingerprint(&Artifact::SERVER).unwrap();
-        assert_eq!(before, checkout.fingerprint(&Artifact::SERVER).unwrap());
+        let before = checkout.sha256(&Artifact::SERVER).unwrap();
+        assert_eq!(before, checkout.sha256(&Artifact::SERVER).unwrap());
         for changed in ["server/src/lib.rs", "server/testbed/src/lib.rs"] {
             std::fs::write(root.path().join(changed), "changed").unwrap();
-            assert_ne!(before, checkout.fingerprint(&Artifact::SERVER).unwrap());
+            assert_ne!(before, checkout.sha256(&Artifact::SERVER).unwrap());
             std::fs::write(root.path().join(changed), changed).unwrap();
         }
     }

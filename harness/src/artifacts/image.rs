@@ -78,10 +78,10 @@ pub async fn build(
     tag: &str,
 ) -> Result<(), ImageError> {
     let (dockerfile, name) = dockerfile(checkout, artifact)?;
-    let fingerprint = checkout.fingerprint(artifact)?;
+    let sha256 = checkout.sha256(artifact)?;
     let binary = read(&checkout.build_binary(artifact).await?)?;
     let context = context(&[("Dockerfile", dockerfile.as_bytes(), 0o644), (&name, &binary, 0o755)]);
-    let labels = HashMap::from([(SOURCE_LABEL.to_owned(), fingerprint)]);
+    let labels = HashMap::from([(SOURCE_LABEL.to_owned(), sha256)]);
     let before = engine.image_id(tag).await?;
     engine.build_image(tag, &labels, context).await?;
     let after = engine.image_id(tag).await?;
@@ -103,8 +103,8 @@ pub async fn ensure(engine: &Engine, artifact: &Artifact, tag: &str) -> Result<B
         (Err(_), Some(_)) => return Ok(Built::AsFound),
         (Err(error), None) => return Err(error.into()),
     };
-    let fingerprint = checkout.fingerprint(artifact)?;
-    if labels.is_some_and(|labels| labels.get(SOURCE_LABEL) == Some(&fingerprint)) {
+    let sha256 = checkout.sha256(artifact)?;
+    if labels.is_some_and(|labels| labels.get(SOURCE_LABEL) == Some(&sha256)) {
         return Ok(Built::UpToDate);
     }
     build(engine, &checkout, artifact, tag).await?;

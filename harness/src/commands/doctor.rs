@@ -72,7 +72,7 @@ impl Check {
     }
 }
 
-/// Below this many descriptors a busy run ends in the harness's own shortage.
+/// Below this many descriptors a busy run ends in the harness's own interference.
 const ENOUGH_DESCRIPTORS: u64 = 4096;
 const ENOUGH_PORTS: u32 = 10_000;
 /// How long connection tracking remembers a connection that has ended, in seconds (`nf_conntrack_tcp_timeout_time_wait`).

@@ -30,7 +30,7 @@ use crate::report::files::{self, FilesError};
 use crate::report::terminal;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::{RuntimeError, compose};
-use crate::scenario::{self, Scenario, Server, Subject};
+use crate::scenario::{self, Scenario, ServerKind, Subject};
 
 mod backend;
 
@@ -76,8 +76,8 @@ impl RunArgs {
 pub(super) async fn execute(args: RunArgs, flags: &ArgMatches) -> Result<u8, CommandError> {
     let (output, (options, command)) = (args.output, args.resolved("run", flags)?);
     let mut scenario = Scenario::from_options(&options)?;
-    if server_of(&scenario).await? == Server::Anybodys {
-        scenario = Scenario::of_project(&options, Server::Anybodys)?;
+    if server_of(&scenario).await? == ServerKind::Custom {
+        scenario = Scenario::of_project(&options, ServerKind::Custom)?;
     }
     let ran = run(&scenario, &command, output.display(), &interrupt()).await?;
     ran.note_unwritten();
@@ -140,10 +140,10 @@ pub enum RunError {
 ///
 /// # Errors
 /// There is no engine, or no such project runs.
-pub async fn server_of(scenario: &Scenario) -> Result<Server, RunError> {
+pub async fn server_of(scenario: &Scenario) -> Result<ServerKind, RunError> {
     match &scenario.subject {
-        Subject::Preset { .. } => Ok(Server::Ours),
-        Subject::Own { .. } => Ok(Server::Anybodys),
+        Subject::Testbed { .. } => Ok(ServerKind::Testbed),
+        Subject::Custom { .. } => Ok(ServerKind::Custom),
         Subject::Compose { file, services } => {
             let engine = Engine::connect().await?;
             Ok(compose::server_of(&engine, file, services, scenario.target.port).await?)
@@ -214,7 +214,7 @@ pub async fn run(
     };
     let log = EventLog::create(&directory, head)?;
     let recorder = Recorder::start_with_budgets(&scenario.cohorts, &scenario.budgets, log);
-    let (Experiment { recording, loose_ends }, replicas) = {
+    let (Experiment { recording, cleanup_errors }, replicas) = {
         // How many replicas a project has is known when its containers are looked up.
         let is_project = matches!(scenario.subject, Subject::Compose { .. });
         let restarts = (!is_project).then_some(scenario.replicas * scenario.rounds as usize);
@@ -231,9 +231,9 @@ pub async fn run(
             "warning: events.jsonl could not be written to its end; the report was made without it",
         );
     }
-    for loose_end in loose_ends {
-        console::note(&format!("warning: {loose_end}"));
-        judgement.reasons.push(format!("when all was seen: {loose_end}"));
+    for cleanup_error in cleanup_errors {
+        console::note(&format!("warning: {cleanup_error}"));
+        judgement.reasons.push(format!("when all was seen: {cleanup_error}"));
     }
     let context = Context { run: id, command: command.to_owned(), environment, started_unix_ms };
     let report = Report::assemble(&recording, summary, judgement, ScenarioInfo::of(scenario), context);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::compare::failures::{FailureRow, Scope};
-use crate::compare::timings::{Sample, TimingRow};
+use crate::compare::timings::{Median, TimingRow};
 use crate::compare::{Change, Comparison, Outcome, Side};
 use crate::report::terminal::{Style, WIDTH, table};
 use crate::report::text::{clipped, count, counted, short_ms, visible, wrapped};
@@ -91,7 +91,7 @@ fn ratio(base: f64, new: f64) -> String {
 }
 
 /// A median.
-pub(super) fn time(sample: Option<Sample>) -> String {
+pub(super) fn time(sample: Option<Median>) -> String {
     sample.map_or_else(|| "-".to_owned(), |sample| short_ms(sample.median_ms))
 }
 

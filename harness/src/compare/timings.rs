@@ -25,7 +25,7 @@ const LEAST_ANSWERS: u64 = 20;
 
 /// One time in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Sample {
+pub struct Median {
     /// The median over the restarts, in milliseconds.
     pub median_ms: f64,
     /// Over how many values.
@@ -38,9 +38,9 @@ pub struct TimingRow {
     /// Which.
     pub name: String,
     /// The base run's, if it has such a time.
-    pub base: Option<Sample>,
+    pub base: Option<Median>,
     /// The new run's.
-    pub new: Option<Sample>,
+    pub new: Option<Median>,
     /// How likely such ranks would be if nothing had changed, if that was asked.
     pub likelihood: Option<f64>,
     /// What became of it.
@@ -54,7 +54,7 @@ impl TimingRow {
     #[must_use]
     pub fn sentence(&self) -> String {
         let shown =
-            |sample: Option<Sample>| sample.map_or_else(|| "none".to_owned(), |one| short_ms(one.median_ms));
+            |sample: Option<Median>| sample.map_or_else(|| "none".to_owned(), |one| short_ms(one.median_ms));
         format!(
             "{}: {} in base, {} in new, median over the restarts",
             self.name,
@@ -117,7 +117,7 @@ impl Rule {
 
 /// A row that is not judged.
 fn shown(name: &str, base: &[f64], new: &[f64]) -> TimingRow {
-    let sample = |values: &[f64]| median(values).map(|median_ms| Sample { median_ms, values: values.len() });
+    let sample = |values: &[f64]| median(values).map(|median_ms| Median { median_ms, values: values.len() });
     TimingRow {
         name: name.to_owned(),
         base: sample(base),

@@ -21,7 +21,7 @@ pub(super) struct RecordedAnswers<'a> {
 impl AnswerWatch for RecordedAnswers<'_> {
     /// Clients that keep their connections are asked to open new ones meanwhile.
     async fn wait_until_answered(&self, replica: &str, since: Moment, patience: Duration) -> bool {
-        let _hurry = self.recorder.hurry();
+        let _short_interval = self.recorder.shorten_interval();
         let since = since.relative_to(self.recorder.zero());
         let mut live = self.recorder.live();
         let ask = async {

@@ -21,30 +21,34 @@ pub enum Stage {
 /// The class of a client's error, with the text of its whole chain.
 #[must_use]
 pub fn classify(error: &reqwest::Error, stage: Stage) -> Failure {
-    let class = from_signs(&Signs::of(error), stage);
+    let class = from_facts(&ErrorFacts::of(error), stage);
     Failure::new(class, chain(error))
 }
 
 /// The class of a failed connect.
 #[must_use]
 pub fn classify_connect(error: &io::Error) -> Failure {
-    let signs =
-        Signs { is_connect: true, io: Some(error.kind()), errno: error.raw_os_error(), ..Signs::default() };
-    Failure::new(from_signs(&signs, Stage::Head), format!("failed to connect: {}", chain(error)))
+    let facts = ErrorFacts {
+        is_connect: true,
+        io: Some(error.kind()),
+        errno: error.raw_os_error(),
+        ..ErrorFacts::default()
+    };
+    Failure::new(from_facts(&facts, Stage::Head), format!("failed to connect: {}", chain(error)))
 }
 
 /// The class of hyper's error on a known connection; `received` is how many bytes of an answer had arrived.
 #[must_use]
 pub fn classify_hyper(error: &hyper::Error, stage: Stage, received: Option<u64>) -> Failure {
-    let mut signs = Signs { is_timeout: error.is_timeout(), ..Signs::default() };
-    signs.read(error);
-    let class = match from_signs(&signs, stage) {
+    let mut facts = ErrorFacts { is_timeout: error.is_timeout(), ..ErrorFacts::default() };
+    facts.read(error);
+    let class = match from_facts(&facts, stage) {
         // A part of a head, then the end.
         FailureClass::EmptyReply if received > Some(0) => FailureClass::Truncated,
         FailureClass::ResetBeforeResponse if received > Some(0) => FailureClass::ResetMidResponse,
         class => class,
     };
-    let never_written = if signs.is_unwritten { "never written: " } else { "" };
+    let never_written = if facts.is_unwritten { "never written: " } else { "" };
     Failure::new(class, format!("{never_written}{}", chain(error)))
 }
 
@@ -71,7 +75,7 @@ pub fn is_unprocessed(error: &reqwest::Error) -> bool {
     clippy::struct_excessive_bools,
     reason = "each is one predicate of hyper's or reqwest's error, read once"
 )]
-struct Signs {
+struct ErrorFacts {
     /// It happened while connecting.
     is_connect: bool,
     /// A timeout of ours ran out.
@@ -88,14 +92,14 @@ struct Signs {
     errno: Option<i32>,
 }
 
-impl Signs {
+impl ErrorFacts {
     fn of(error: &reqwest::Error) -> Self {
-        let mut signs =
+        let mut facts =
             Self { is_connect: error.is_connect(), is_timeout: error.is_timeout(), ..Self::default() };
         if let Some(source) = error.source() {
-            signs.read(source);
+            facts.read(source);
         }
-        signs
+        facts
     }
 
     /// Reads an error and all its sources.
@@ -119,25 +123,25 @@ impl Signs {
     }
 }
 
-fn from_signs(signs: &Signs, stage: Stage) -> FailureClass {
-    if is_own_shortage(signs) {
+fn from_facts(facts: &ErrorFacts, stage: Stage) -> FailureClass {
+    if is_interference(facts) {
         return FailureClass::HarnessResource;
     }
-    if signs.is_timeout || signs.io == Some(io::ErrorKind::TimedOut) {
-        return if signs.is_connect { FailureClass::ConnectTimeout } else { FailureClass::Timeout };
+    if facts.is_timeout || facts.io == Some(io::ErrorKind::TimedOut) {
+        return if facts.is_connect { FailureClass::ConnectTimeout } else { FailureClass::Timeout };
     }
     // EPIPE is the second write after a reset.
     let is_reset = matches!(
-        signs.io,
+        facts.io,
         Some(io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe)
     );
-    let is_reset = is_reset || signs.is_h2_refusal;
-    let is_cut = signs.is_incomplete || signs.io == Some(io::ErrorKind::UnexpectedEof);
+    let is_reset = is_reset || facts.is_h2_refusal;
+    let is_cut = facts.is_incomplete || facts.io == Some(io::ErrorKind::UnexpectedEof);
     match stage {
-        Stage::Head if signs.io == Some(io::ErrorKind::ConnectionRefused) => FailureClass::Refused,
+        Stage::Head if facts.io == Some(io::ErrorKind::ConnectionRefused) => FailureClass::Refused,
         Stage::Head if is_reset => FailureClass::ResetBeforeResponse,
         // Accepted and closed again before the request was written: curl writes into it and finds it closed.
-        Stage::Head if is_cut || signs.is_unwritten => FailureClass::EmptyReply,
+        Stage::Head if is_cut || facts.is_unwritten => FailureClass::EmptyReply,
         Stage::Body if is_reset => FailureClass::ResetMidResponse,
         Stage::Body if is_cut => FailureClass::Truncated,
         Stage::Head | Stage::Body => FailureClass::Other,
@@ -146,11 +150,11 @@ fn from_signs(signs: &Signs, stage: Stage) -> FailureClass {
 
 /// Out of ports (`EADDRNOTAVAIL`, with a bound source `EADDRINUSE`), descriptors (`EMFILE`, `ENFILE`) or memory
 /// (`ENOBUFS`, `ENOMEM`): connect(2), socket(2).
-fn is_own_shortage(signs: &Signs) -> bool {
+fn is_interference(facts: &ErrorFacts) -> bool {
     const EMFILE_AND_FRIENDS: [i32; 4] = [24, 23, 105, 12];
-    signs.errno.is_some_and(|errno| EMFILE_AND_FRIENDS.contains(&errno))
+    facts.errno.is_some_and(|errno| EMFILE_AND_FRIENDS.contains(&errno))
         || matches!(
-            signs.io,
+            facts.io,
             Some(io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse | io::ErrorKind::OutOfMemory)
         )
 }
@@ -305,8 +309,8 @@ mod tests {
             (Some(98), io::ErrorKind::AddrInUse),
             (Some(105), io::ErrorKind::Other),
         ] {
-            let signs = Signs { is_connect: true, io: Some(kind), errno, ..Signs::default() };
-            assert_eq!(from_signs(&signs, Stage::Head), FailureClass::HarnessResource, "{errno:?}");
+            let facts = ErrorFacts { is_connect: true, io: Some(kind), errno, ..ErrorFacts::default() };
+            assert_eq!(from_facts(&facts, Stage::Head), FailureClass::HarnessResource, "{errno:?}");
         }
     }
 
@@ -335,7 +339,7 @@ mod tests {
 
     #[test]
     fn timeout_while_connecting_is_a_connect_timeout() {
-        let signs = Signs { is_connect: true, is_timeout: true, ..Signs::default() };
-        assert_eq!(from_signs(&signs, Stage::Head), FailureClass::ConnectTimeout);
+        let facts = ErrorFacts { is_connect: true, is_timeout: true, ..ErrorFacts::default() };
+        assert_eq!(from_facts(&facts, Stage::Head), FailureClass::ConnectTimeout);
     }
 }

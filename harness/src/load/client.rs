@@ -1,11 +1,11 @@
 //! One cohort's HTTP client: sends a request, reads the whole answer, checks it.
 
 mod connector;
-mod names;
-mod notes;
+mod name_interner;
 mod pool;
 mod sources;
 mod strict;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -39,7 +39,7 @@ pub struct Budget {
 /// What a budget counts or measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Metric {
-    /// Requests that failed for any reason but the harness's own shortage.
+    /// Requests that failed for any reason but the harness's own interference.
     Failed,
     /// Requests that were sent.
     Requests,

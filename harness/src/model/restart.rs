@@ -52,7 +52,7 @@ pub struct Restart {
     pub began: RunTime,
     /// When the stop was asked for.
     #[serde(rename = "terminated_ms", skip_serializing_if = "Option::is_none", default)]
-    pub terminated: Option<RunTime>,
+    pub stop_requested: Option<RunTime>,
     /// When the process was gone.
     #[serde(rename = "exited_ms", skip_serializing_if = "Option::is_none", default)]
     pub exited: Option<RunTime>,
@@ -84,7 +84,7 @@ impl Restart {
             successor: None,
             round,
             began,
-            terminated: None,
+            stop_requested: None,
             exited: None,
             started: None,
             ready: None,
@@ -112,13 +112,13 @@ impl Restart {
         let is_new = event.replica == *self.successor.as_ref().unwrap_or(&self.replica);
         let is_new_life = is_new && (self.successor.is_some() || self.exited.is_some());
         match event.kind {
-            LifecycleKind::TerminateRequested if is_old && self.terminated.is_none() => {
-                self.terminated = Some(event.t);
+            LifecycleKind::TerminateRequested if is_old && self.stop_requested.is_none() => {
+                self.stop_requested = Some(event.t);
             }
-            LifecycleKind::Killed if is_old && self.terminated.is_some() && !self.is_started_again() => {
+            LifecycleKind::Killed if is_old && self.stop_requested.is_some() && !self.is_started_again() => {
                 self.killed = true;
             }
-            LifecycleKind::Exited if is_old && self.terminated.is_some() && self.exited.is_none() => {
+            LifecycleKind::Exited if is_old && self.stop_requested.is_some() && self.exited.is_none() => {
                 self.exited = Some(event.t);
                 self.exit_code = event.fields.get("code").and_then(serde_json::Value::as_i64);
             }
@@ -136,12 +136,12 @@ impl Restart {
             [
                 (self.started, Phase::Starting),
                 (self.ready, Phase::Overlap),
-                (self.terminated, Phase::Draining),
+                (self.stop_requested, Phase::Draining),
                 (self.exited, Phase::Steady),
             ]
         } else {
             [
-                (self.terminated, Phase::Draining),
+                (self.stop_requested, Phase::Draining),
                 (self.exited, Phase::Gap),
                 (self.started, Phase::Starting),
                 (self.ready, Phase::Steady),
@@ -158,7 +158,7 @@ impl Restart {
     /// When the old process was gone and the new one ready, or the last of these that is known.
     #[must_use]
     pub fn ended(&self) -> RunTime {
-        [self.terminated, self.exited, self.started, self.ready]
+        [self.stop_requested, self.exited, self.started, self.ready]
             .into_iter()
             .flatten()
             .fold(self.began, RunTime::max)

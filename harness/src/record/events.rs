@@ -18,7 +18,7 @@ use crate::model::lifecycle::LifecycleEvent;
 use crate::model::listener::Listener;
 use crate::model::observation::CohortTotals;
 use crate::model::restart::RestartStep;
-use crate::record::recording::{Bucket, Portion, Recording};
+use crate::record::recording::{Bucket, CountsDelta, Recording};
 use line::{Event, Head, Line};
 
 /// More failures than this are counted in the samples only, so that a run against nothing does not fill a disk.
@@ -87,9 +87,9 @@ impl EventLog {
     }
 
     /// Writes what was counted of a cohort in a phase of a restart since the last time.
-    pub(crate) fn portion(&mut self, at: RunTime, portion: &Portion, cohort: CohortKind) {
+    pub(crate) fn delta(&mut self, at: RunTime, delta: &CountsDelta, cohort: CohortKind) {
         if self.out.is_some() {
-            self.write(at, Event::Sample { cohort, portion: Box::new(portion.clone()) });
+            self.write(at, Event::Sample { cohort, delta: Box::new(delta.clone()) });
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use live::Live;
-pub use poll_interval::Hurry;
+pub use poll_interval::ShortInterval;
 use poll_interval::{PollInterval, Waker};
 use thread::RecorderThread;
 
@@ -110,8 +110,8 @@ impl Recorder {
 
     /// Makes the recorder look more often at what comes in, until the guard is dropped.
     #[must_use]
-    pub fn hurry(&self) -> Hurry {
-        self.waker.hurry()
+    pub fn shorten_interval(&self) -> ShortInterval {
+        self.waker.shorten_interval()
     }
 
     /// Places everything that was seen and returns it.

@@ -2,18 +2,18 @@
 //! by the [`summary`](crate::analysis::summary). Its size does not grow with the number of requests.
 
 mod cohort;
+mod counts_delta;
 mod coverage;
 mod failures;
-mod portion;
 mod timeline;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use cohort::CohortRecord;
+pub use counts_delta::CountsDelta;
 pub use coverage::Coverage;
 pub use failures::KeptFailures;
-pub use portion::Portion;
 pub use timeline::{Bucket, Timeline};
 
 use crate::model::clock::RunTime;
@@ -116,14 +116,14 @@ impl Recording {
     }
 
     /// Adds requests to their cohort, their phase and their restart.
-    pub(crate) fn add(&mut self, portion: &Portion) {
-        let Some(cohort) = self.cohorts.get_mut(portion.cohort) else { return };
-        cohort.add(portion);
-        let Some(restart) = portion.restart.and_then(|index| self.restarts.get_mut(index)) else { return };
+    pub(crate) fn add(&mut self, delta: &CountsDelta) {
+        let Some(cohort) = self.cohorts.get_mut(delta.cohort) else { return };
+        cohort.add(delta);
+        let Some(restart) = delta.restart.and_then(|index| self.restarts.get_mut(index)) else { return };
         if cohort.is_long() {
-            restart.tally.add_counts(&portion.tally);
+            restart.tally.add_counts(&delta.tally);
         } else {
-            restart.tally.add(&portion.tally);
+            restart.tally.add(&delta.tally);
         }
     }
 
@@ -162,11 +162,11 @@ impl Recording {
     /// Gives each restart what its replica logged about its own end: its first such line after it was told to stop.
     pub(crate) fn attach_accounts(&mut self) {
         for restart in &mut self.restarts {
-            let Some(terminated) = restart.terminated else { continue };
+            let Some(stop_requested) = restart.stop_requested else { continue };
             let account = self.events.iter().find(|event| {
                 event.kind == LifecycleKind::Exiting
                     && event.replica == restart.replica
-                    && event.t >= terminated
+                    && event.t >= stop_requested
             });
             if let Some(event) = account {
                 restart.account.clone_from(&event.fields);

@@ -85,12 +85,12 @@ impl Replay {
             Event::Restart { restart, step } => recording.take_step(RestartId(restart), at, step),
             Event::FailedRequest(failed) => self.uncounted.push(FailedRequest { t: at, ..*failed }),
             Event::Failure(failed) => self.uncounted.push(failed.seen_at(at)),
-            Event::Sample { cohort, mut portion } => {
+            Event::Sample { cohort, mut delta } => {
                 self.uncounted.drain(..).for_each(|failure| recording.failures.add(failure));
                 let position = recording.cohorts.iter().position(|record| record.name == cohort.name());
                 if let Some(position) = position {
-                    portion.cohort = position;
-                    recording.add(&portion);
+                    delta.cohort = position;
+                    recording.add(&delta);
                 }
             }
             Event::Timeline { width_ms, bucket } => {

@@ -48,7 +48,7 @@ pub struct Ends {
     pub empty: u64,
     /// Both kinds of reset.
     pub resets: u64,
-    /// Every other failure; the harness's own shortages are none.
+    /// Every other failure; the harness's own interference is not.
     pub other: u64,
 }
 

@@ -76,7 +76,7 @@ fn and(parts: &[String]) -> String {
 
 /// What a failure points to; each has its remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Cause {
+enum Remedy {
     Killed,
     KilledWithoutLoss,
     DiedOfSignal,
@@ -93,7 +93,7 @@ enum Cause {
     Unknown,
 }
 
-impl Cause {
+impl Remedy {
     fn of(failure: &FailedRequest) -> Self {
         let is_reused =
             failure.connection_request.map_or_else(|| failure.cohort.reuses_connections(), |nth| nth > 1);
@@ -192,26 +192,26 @@ impl Cause {
 type IsIt = fn(&RestartSummary) -> bool;
 
 /// What the ends of the replicas show by themselves.
-const CAUSES_OF_ENDS: [(Cause, IsIt); 4] = [
-    (Cause::Killed, |one| one.restart.killed && one.counts.failed > 0),
-    (Cause::KilledWithoutLoss, |one| one.restart.killed && one.counts.failed == 0),
-    (Cause::DiedOfSignal, |one| one.restart.exit_code == Some(143) && one.counts.failed > 0),
-    (Cause::KilledByOthers, |one| one.restart.exit_code == Some(137) && !one.restart.killed),
+const REMEDIES_OF_ENDS: [(Remedy, IsIt); 4] = [
+    (Remedy::Killed, |one| one.restart.killed && one.counts.failed > 0),
+    (Remedy::KilledWithoutLoss, |one| one.restart.killed && one.counts.failed == 0),
+    (Remedy::DiedOfSignal, |one| one.restart.exit_code == Some(143) && one.counts.failed > 0),
+    (Remedy::KilledByOthers, |one| one.restart.exit_code == Some(137) && !one.restart.killed),
 ];
 
 /// What to do next, the most frequent cause first; one sentence or two each.
 #[must_use]
 pub fn advice(report: &Report) -> Vec<String> {
     let replicas = report.scenario.replicas;
-    let mut causes: Vec<(Cause, f64)> = Vec::new();
+    let mut causes: Vec<(Remedy, f64)> = Vec::new();
     let mut blame = |cause, times| match causes.iter_mut().find(|(known, _)| *known == cause) {
         Some((_, count)) => *count += times,
         None => causes.push((cause, times)),
     };
-    let ends = CAUSES_OF_ENDS.iter().filter(|(_, is_it)| report.restarts.iter().any(is_it));
-    let ends: Vec<Cause> = ends.map(|(cause, _)| *cause).collect();
+    let ends = REMEDIES_OF_ENDS.iter().filter(|(_, is_it)| report.restarts.iter().any(is_it));
+    let ends: Vec<Remedy> = ends.map(|(cause, _)| *cause).collect();
     for cause in &ends {
-        if *cause != Cause::KilledWithoutLoss || !ends.contains(&Cause::Killed) {
+        if *cause != Remedy::KilledWithoutLoss || !ends.contains(&Remedy::Killed) {
             blame(*cause, f64::INFINITY);
         }
     }
@@ -220,10 +220,10 @@ pub fn advice(report: &Report) -> Vec<String> {
         let kept: Vec<&FailedRequest> =
             report.failures.iter().filter(|failure| failure.class == *class).collect();
         if kept.is_empty() {
-            blame(Cause::of_class(*class), *failed as f64);
+            blame(Remedy::of_class(*class), *failed as f64);
         }
         for failure in &kept {
-            blame(Cause::of(failure), *failed as f64 / kept.len() as f64);
+            blame(Remedy::of(failure), *failed as f64 / kept.len() as f64);
         }
     }
     causes.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));

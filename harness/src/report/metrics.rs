@@ -39,7 +39,7 @@ pub fn render(report: &Report) -> String {
     out.family(
         "hitless_failed_total",
         "counter",
-        "Requests that failed, but for the harness's own shortages, by cohort.",
+        "Requests that failed, but for the harness's own interference, by cohort.",
     );
     for cohort in &report.cohorts {
         let labels = [subject[0], ("cohort", &cohort.name)];
@@ -49,7 +49,7 @@ pub fn render(report: &Report) -> String {
     out.family(
         "hitless_failures_total",
         "counter",
-        "Requests that failed, by cohort and class; harness_resource is the harness's own shortage.",
+        "Requests that failed, by cohort and class; harness_resource is the harness's own interference.",
     );
     for cohort in &report.cohorts {
         for class in FailureClass::ALL {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::host::engine::EngineError;
 use crate::model::clock::Moment;
 use crate::model::cut_short::death;
-use crate::scenario::{Edition, Order, StopTimeout};
+use crate::scenario::{Order, StopTimeout, Version};
 
 /// One replica: a name, under which it also answers if it says who it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,12 +123,12 @@ pub trait Runtime: Send + Sync {
         timeout: StopTimeout,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Makes, and does not start, a replica of this edition that takes the place of `replica`: beside it, under another
+    /// Makes, and does not start, a replica of this version that takes the place of `replica`: beside it, under another
     /// name, or after it was [discarded](Runtime::discard), under its own.
     fn successor(
         &self,
         replica: &Replica,
-        edition: Edition,
+        version: Version,
         order: Order,
     ) -> impl Future<Output = Result<Replica, RuntimeError>> + Send;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, ScenarioError, Subject};
+use super::{LaunchSource, ScenarioError, Subject};
 use crate::model::phase::Phase;
 use crate::options::Options;
 
@@ -15,7 +15,7 @@ pub enum Change {
     /// back again.
     Replace {
         /// The other image or program.
-        with: Origin,
+        with: LaunchSource,
         /// Which comes first.
         order: Order,
     },
@@ -31,7 +31,7 @@ impl Change {
             };
         };
         let order = order.unwrap_or(Order::StartFirst);
-        if let Subject::Preset { preset, .. } = subject
+        if let Subject::Testbed { preset, .. } = subject
             && order == Order::StartFirst
             && !preset.is_shared_port()
         {
@@ -39,8 +39,8 @@ impl Change {
                 format!("preset {preset} holds the port alone, so no two can run at once; use stop-first");
             return Err(ScenarioError::new("--order", order.name(), remedy));
         }
-        match subject.origin() {
-            Some(origin) => Ok(Self::Replace { with: origin.another("--replace", text)?, order }),
+        match subject.source() {
+            Some(source) => Ok(Self::Replace { with: source.another("--replace", text)?, order }),
             None => Err(ScenarioError::new(
                 "--replace",
                 text,
@@ -50,7 +50,7 @@ impl Change {
     }
 
     /// What takes the replicas' place, if anything does.
-    pub(crate) const fn other(&self) -> Option<&Origin> {
+    pub(crate) const fn other(&self) -> Option<&LaunchSource> {
         match self {
             Self::Restart => None,
             Self::Replace { with, .. } => Some(with),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Change, Origin, Scenario, Subject};
+use super::{Change, LaunchSource, Scenario, Subject};
 use crate::model::scenario_info::{CohortInfo, ScenarioInfo};
 use crate::options::{Options, redacted_url};
 
@@ -10,7 +10,7 @@ impl ScenarioInfo {
     /// What is told of a scenario. Without secrets.
     #[must_use]
     pub fn of(scenario: &Scenario) -> Self {
-        let image = scenario.subject.origin().and_then(Origin::image).map(ToOwned::to_owned);
+        let image = scenario.subject.source().and_then(LaunchSource::image).map(ToOwned::to_owned);
         Self {
             subject: scenario.subject_name(),
             preset: scenario.preset().map(|preset| preset.name().to_owned()),

@@ -37,9 +37,9 @@ impl Readiness {
         let is_process = subject.is_process();
         match options.ready.as_deref() {
             None => Ok(match subject {
-                Subject::Preset { .. } => Self::Log("\"event\":\"ready\"".to_owned()),
-                Subject::Own { .. } if is_process => Self::Tcp,
-                Subject::Own { .. } | Subject::Compose { .. } => Self::Auto,
+                Subject::Testbed { .. } => Self::Log("\"event\":\"ready\"".to_owned()),
+                Subject::Custom { .. } if is_process => Self::Tcp,
+                Subject::Custom { .. } | Subject::Compose { .. } => Self::Auto,
             }),
             Some("health") if is_process => {
                 let remedy = "a process has no health check; it is tcp, http:/PATH or log:TEXT";

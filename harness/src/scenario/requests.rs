@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{ScenarioError, Server, Target};
+use super::{ScenarioError, ServerKind, Target};
 use crate::model::cohort::{CohortKind, CohortPlan, Payload};
 use crate::model::expectation::{Expectation, ExpectedBody, upload_receipt};
 use crate::options::{Options, redacted_header};
@@ -20,7 +20,7 @@ const LONG_RATE: f64 = 4.0;
 
 pub(super) fn cohorts(
     options: &Options,
-    server: Server,
+    server: ServerKind,
     target: &Target,
 ) -> Result<Vec<CohortPlan>, ScenarioError> {
     let rate = checked_rate("--rate", options.rate.unwrap_or(300.0))?;
@@ -94,8 +94,12 @@ struct Requests<'a> {
 }
 
 impl<'a> Requests<'a> {
-    fn from_options(options: &Options, server: Server, target: &'a Target) -> Result<Self, ScenarioError> {
-        let is_ours = server == Server::Ours;
+    fn from_options(
+        options: &Options,
+        server: ServerKind,
+        target: &'a Target,
+    ) -> Result<Self, ScenarioError> {
+        let is_ours = server == ServerKind::Testbed;
         let long = match &options.slow_delay {
             None => Duration::from_secs(3),
             Some(text) => humantime::parse_duration(text).map_err(|error| {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Origin, Preset, Program, ScenarioError};
+use super::{LaunchSource, Preset, Program, ScenarioError};
 use crate::options::Options;
 
 /// The name of the image that `hitless image` builds and the presets run.
@@ -12,27 +12,27 @@ const MAX_REPLICAS: usize = 16;
 
 /// Whose server answers: what an answer has to be, and which path is slow, is known of ours alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Server {
+pub enum ServerKind {
     /// Our own.
-    Ours,
+    Testbed,
     /// Anybody's.
-    Anybodys,
+    Custom,
 }
 
 /// What is restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// Our server, under one of its presets.
-    Preset {
+    Testbed {
         /// How it stops.
         preset: Preset,
         /// What it is started from.
-        origin: Origin,
+        source: LaunchSource,
     },
     /// Somebody's own server.
-    Own {
+    Custom {
         /// What it is started from.
-        origin: Origin,
+        source: LaunchSource,
     },
     /// The running services of a Compose project.
     Compose {
@@ -49,13 +49,13 @@ impl Subject {
         match options.runtime.as_deref().unwrap_or("docker") {
             "docker" => {
                 refuse_project(options)?;
-                let said = options.image.clone().map(Origin::Image);
-                Ok(Self::started_from(preset, said, Origin::our_image))
+                let said = options.image.clone().map(LaunchSource::Image);
+                Ok(Self::started_from(preset, said, LaunchSource::our_image))
             }
             "process" => {
                 refuse_project(options)?;
-                let said = Origin::program_of(options)?;
-                Ok(Self::started_from(preset, said, || Origin::Program(Program::OurServer)))
+                let said = LaunchSource::program_of(options)?;
+                Ok(Self::started_from(preset, said, || LaunchSource::Program(Program::OurServer)))
             }
             "compose" => {
                 let unfit = "a running Compose project says this itself; leave it out";
@@ -94,33 +94,34 @@ impl Subject {
     }
 
     /// With a preset it is our server, whatever it is started from; without one only if nothing is said of that either.
-    fn started_from(preset: Option<Preset>, said: Option<Origin>, ours: fn() -> Origin) -> Self {
+    fn started_from(preset: Option<Preset>, said: Option<LaunchSource>, ours: fn() -> LaunchSource) -> Self {
         match (preset, said) {
-            (None, Some(origin)) => Self::Own { origin },
-            (preset, said) => {
-                Self::Preset { preset: preset.unwrap_or(Preset::Handover), origin: said.unwrap_or_else(ours) }
-            }
+            (None, Some(source)) => Self::Custom { source },
+            (preset, said) => Self::Testbed {
+                preset: preset.unwrap_or(Preset::Handover),
+                source: said.unwrap_or_else(ours),
+            },
         }
     }
 
     /// What the replicas are started from, if the run starts them: those of a Compose project run already.
-    pub(crate) const fn origin(&self) -> Option<&Origin> {
+    pub(crate) const fn source(&self) -> Option<&LaunchSource> {
         match self {
-            Self::Preset { origin, .. } | Self::Own { origin } => Some(origin),
+            Self::Testbed { source, .. } | Self::Custom { source } => Some(source),
             Self::Compose { .. } => None,
         }
     }
 
     /// Whether the replicas are processes of this machine, with no engine behind them.
     pub(super) const fn is_process(&self) -> bool {
-        matches!(self.origin(), Some(Origin::Program(_)))
+        matches!(self.source(), Some(LaunchSource::Program(_)))
     }
 
     /// Whose server it is; that of a Compose project is known to those who looked into it.
-    pub(super) const fn server(&self, project: Server) -> Server {
+    pub(super) const fn server(&self, project: ServerKind) -> ServerKind {
         match self {
-            Self::Preset { .. } => Server::Ours,
-            Self::Own { .. } => Server::Anybodys,
+            Self::Testbed { .. } => ServerKind::Testbed,
+            Self::Custom { .. } => ServerKind::Custom,
             Self::Compose { .. } => project,
         }
     }
@@ -128,9 +129,9 @@ impl Subject {
     /// How many replicas there will be, so many being `asked` for.
     pub(super) fn replicas(&self, asked: Option<usize>) -> Result<usize, ScenarioError> {
         let default = match self {
-            Self::Preset { preset, .. } => preset.replicas(),
+            Self::Testbed { preset, .. } => preset.replicas(),
             // Most servers cannot share their port. Of a project, what runs decides.
-            Self::Own { .. } | Self::Compose { .. } => 1,
+            Self::Custom { .. } | Self::Compose { .. } => 1,
         };
         let replicas = asked.unwrap_or(default);
         if replicas == 0 || replicas > MAX_REPLICAS {
@@ -141,7 +142,7 @@ impl Subject {
             ));
         }
         match self {
-            Self::Preset { preset, .. } if replicas > 1 && !preset.is_shared_port() => {
+            Self::Testbed { preset, .. } if replicas > 1 && !preset.is_shared_port() => {
                 Err(ScenarioError::new(
                     "--replicas",
                     replicas,
@@ -178,17 +179,17 @@ mod tests {
     #[test]
     fn process_runs_our_server_or_anybodys_program() {
         let program = |words: &[&str]| {
-            Origin::Program(Program::Command(words.iter().map(ToString::to_string).collect()))
+            LaunchSource::Program(Program::Command(words.iter().map(ToString::to_string).collect()))
         };
-        let ours = Origin::Program(Program::OurServer);
+        let ours = LaunchSource::Program(Program::OurServer);
         assert_eq!(
             subject(|_| {}),
-            Ok(Subject::Preset { preset: Preset::Handover, origin: ours }),
+            Ok(Subject::Testbed { preset: Preset::Handover, source: ours }),
             "nothing said is our server"
         );
         assert_eq!(
             subject(|options| options.command = Some("./shop --port 80".into())),
-            Ok(Subject::Own { origin: program(&["./shop", "--port", "80"]) })
+            Ok(Subject::Custom { source: program(&["./shop", "--port", "80"]) })
         );
         let other_build = |options: &mut Options| {
             options.preset = Some("reuseport".into());
@@ -196,7 +197,7 @@ mod tests {
         };
         assert_eq!(
             subject(other_build),
-            Ok(Subject::Preset { preset: Preset::Reuseport, origin: program(&["/opt/hitless-server"]) }),
+            Ok(Subject::Testbed { preset: Preset::Reuseport, source: program(&["/opt/hitless-server"]) }),
             "with a preset a program is our server, as an image is"
         );
     }

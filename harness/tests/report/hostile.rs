@@ -219,7 +219,7 @@ fn page_data_is_json_with_the_texts_made_visible() {
         html.split_once(r#"<script type="application/json" id="data">"#).expect("the page's data");
     let (data, _) = data.split_once("</script>").expect("the data ends");
     let data: Value = serde_json::from_str(data).expect("the data is JSON");
-    let first = visible(&report.lives[0].replica);
+    let first = visible(&report.replica_states[0].replica);
     let names = data["replicas"].as_array().expect("the replicas' names");
     let known = |name: &Value| first.starts_with(name.as_str().unwrap_or_default().trim_end_matches('…'));
     assert!(names.iter().any(known), "{first:?} is not in {names:?}");

@@ -79,7 +79,7 @@ fn broken_budgets_and_the_restarts_that_broke_them_are_the_failures() {
     assert_eq!(
         outcomes_of(&["failed==0"], Run::failing()),
         (fail, (1 + four_restarts, 1)),
-        "and one shortage"
+        "and one harness interference"
     );
     let clean = outcomes_of(&["failed==0"], Run::clean());
     assert_eq!(clean, (Verdict::Pass, (0, 0)));

@@ -21,7 +21,7 @@ use hitless::model::restart::RestartStep;
 use hitless::model::scenario_info::{CohortInfo, ScenarioInfo};
 use hitless::model::tally::Tally;
 use hitless::record::events::line::{Event, Head, Line};
-use hitless::record::recording::{Bucket, Coverage, Portion};
+use hitless::record::recording::{Bucket, CountsDelta, Coverage};
 use hitless::stored_report;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -253,15 +253,15 @@ impl Run {
                 (Phase::Steady, None, self.requests / 2 - draining - 2 * down, &[]),
             ] {
                 let answered = requests - lost.len() as u64;
-                let portion = Portion {
+                let delta = CountsDelta {
                     tally: tally(requests, lost),
                     service: latencies(answered),
                     lateness: histogram([(40, requests)]),
                     coverage: Coverage { due: requests, sent: requests },
                     in_restarts: if restart.is_some() { requests } else { 0 },
-                    ..Portion::new(0, phase, restart)
+                    ..CountsDelta::new(0, phase, restart)
                 };
-                lines.push(at(end, Event::Sample { cohort, portion: Box::new(portion) }));
+                lines.push(at(end, Event::Sample { cohort, delta: Box::new(delta) }));
             }
         }
         let width = self.every_ms / f64::from(STRETCHES);

@@ -39,7 +39,7 @@ fn thousand_replacements_with_long_names_fit() {
     let long = |name: &mut String| name.push_str(&"-<&\">".repeat(50));
     let long_name = |name: &mut Arc<str>| *name = format!("{name}{}", "-<&\">".repeat(50)).into();
     report.replicas.iter_mut().for_each(|replica| long(&mut replica.name));
-    report.lives.iter_mut().for_each(|life| long(&mut life.replica));
+    report.replica_states.iter_mut().for_each(|life| long(&mut life.replica));
     report.restarts.iter_mut().for_each(|restart| long_name(&mut restart.restart.replica));
     report.restarts.iter_mut().filter_map(|restart| restart.restart.successor.as_mut()).for_each(long_name);
     report.failures.iter_mut().for_each(|failure| long(&mut failure.blame));

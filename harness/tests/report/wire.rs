@@ -16,7 +16,7 @@ use hitless::options::Options;
 use hitless::record::events::EventLog;
 use hitless::record::recorder::Recorder;
 use hitless::rollout::runtime::{Replica, Runtime, RuntimeError};
-use hitless::scenario::{Edition, Order, Scenario, StopTimeout};
+use hitless::scenario::{Order, Scenario, StopTimeout, Version};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,7 +70,7 @@ impl Runtime for Impostors {
     async fn successor(
         &self,
         replica: &Replica,
-        _edition: Edition,
+        _edition: Version,
         _order: Order,
     ) -> Result<Replica, RuntimeError> {
         Ok(replica.clone())

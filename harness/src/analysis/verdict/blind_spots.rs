@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Asked;
-use crate::analysis::lives::lives;
+use crate::analysis::replica_states::replica_states;
 use crate::analysis::summary::Summary;
 use crate::model::cut_short::CutShort;
 use crate::model::failure::FailureClass;
@@ -77,13 +77,13 @@ fn requests_in_restarts(recording: &Recording) -> u64 {
 /// How many restarts of several replicas, or replacements, never left another replica ready beside the one that was
 /// told to stop. Where one replica is restarted in place there is no other.
 fn alone(recording: &Recording, replicas: usize) -> usize {
-    let lives = lives(&recording.events);
+    let lives = replica_states(&recording.events);
     let is_alone = |restart: &&Restart| {
-        let Some(terminated) = restart.terminated else { return false };
+        let Some(stop_requested) = restart.stop_requested else { return false };
         if replicas < 2 && restart.successor.is_none() {
             return false;
         }
-        let (from, to) = (terminated.ms(), restart.ended().ms());
+        let (from, to) = (stop_requested.ms(), restart.ended().ms());
         let others = lives.iter().filter(|life| *life.replica != *restart.replica);
         !others.into_iter().any(|life| life.is_ready_within(from, to))
     };
@@ -216,7 +216,7 @@ mod tests {
             event(0, "server-b", LifecycleKind::StartRequested),
             event(b_ready, "server-b", LifecycleKind::Ready),
         ];
-        recording.restarts.push(Restart { terminated: None, ..recording.restarts[0].clone() });
+        recording.restarts.push(Restart { stop_requested: None, ..recording.restarts[0].clone() });
         let summary = Summary::of(&recording);
         judge(&recording, &summary, &["failed==0".parse().unwrap()], Asked { replicas: 2, rounds: 1 })
     }

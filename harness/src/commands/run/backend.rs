@@ -23,17 +23,17 @@ use crate::rollout::runtime::docker::DockerRuntime;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::probe::check_port;
 use crate::rollout::runtime::process::ProcessRuntime;
-use crate::scenario::{Editions, Origin, Program, SERVER_IMAGE, Scenario, Subject};
+use crate::scenario::{LaunchSource, Program, SERVER_IMAGE, Scenario, Subject, Versions};
 
 /// Where the replicas of a run live, with all that it takes to start them.
 #[derive(Debug)]
 pub(super) enum Backend {
     /// In containers that are made of these images.
-    Docker { engine: Engine, images: Editions<String> },
+    Docker { engine: Engine, images: Versions<String> },
     /// In the running containers of a Compose project.
     Compose { engine: Engine, file: PathBuf, services: Vec<String> },
     /// In processes that run these commands.
-    Process { commands: Editions<Vec<OsString>> },
+    Process { commands: Versions<Vec<OsString>> },
 }
 
 impl Backend {
@@ -42,14 +42,14 @@ impl Backend {
     /// # Errors
     /// There is no engine, the port is taken, or something cannot be built.
     pub(super) async fn prepare(scenario: &Scenario, display: Display) -> Result<Self, RunError> {
-        let other = scenario.change.other();
+        let replacement = scenario.change.other();
         match &scenario.subject {
             Subject::Compose { file, services } => {
                 let engine = Engine::connect().await?;
                 Ok(Self::Compose { engine, file: file.clone(), services: services.clone() })
             }
-            Subject::Preset { origin: Origin::Image(image), .. }
-            | Subject::Own { origin: Origin::Image(image) } => {
+            Subject::Testbed { source: LaunchSource::Image(image), .. }
+            | Subject::Custom { source: LaunchSource::Image(image) } => {
                 let engine = Engine::connect().await?;
                 // Before minutes are spent on building the image.
                 check_port(&scenario.target)?;
@@ -57,17 +57,17 @@ impl Backend {
                 if is_ours {
                     provide_image(&engine, display).await?;
                 }
-                let other = other.and_then(Origin::image).map(ToOwned::to_owned);
-                Ok(Self::Docker { engine, images: Editions { first: image.clone(), other } })
+                let replacement = replacement.and_then(LaunchSource::image).map(ToOwned::to_owned);
+                Ok(Self::Docker { engine, images: Versions { current: image.clone(), replacement } })
             }
-            Subject::Preset { origin: Origin::Program(first), .. }
-            | Subject::Own { origin: Origin::Program(first) } => {
+            Subject::Testbed { source: LaunchSource::Program(first), .. }
+            | Subject::Custom { source: LaunchSource::Program(first) } => {
                 check_port(&scenario.target)?;
-                let other = match other.and_then(Origin::program) {
+                let replacement = match replacement.and_then(LaunchSource::program) {
                     Some(other) => Some(words(other).await?),
                     None => None,
                 };
-                Ok(Self::Process { commands: Editions { first: words(first).await?, other } })
+                Ok(Self::Process { commands: Versions { current: words(first).await?, replacement } })
             }
         }
     }

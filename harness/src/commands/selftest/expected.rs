@@ -56,7 +56,7 @@ impl Expected {
     /// Holds a run against what had to be seen. A class that must not occur is wrong however busy the machine was; what
     /// had to occur and did not is wrong unless the run could not have shown it.
     pub(super) fn outcome(self, report: &Report) -> Outcome {
-        // The harness's own shortages say nothing of the server.
+        // The harness's own interference says nothing of the server.
         let classes: BTreeSet<FailureClass> = report
             .failures
             .iter()
@@ -233,13 +233,13 @@ mod tests {
         assert_eq!(Expected::Behaves.outcome(&cut), Outcome::Unclear, "it was cut short after its restarts");
         assert_eq!(Expected::Clean.outcome(&busy(seen(FailureClass::Refused))), Outcome::Wrong);
         let short = report(&[(FailureClass::HarnessResource, Phase::Steady)]);
-        assert_eq!(Expected::Clean.outcome(&short), Outcome::Unclear, "the harness's own shortage");
+        assert_eq!(Expected::Clean.outcome(&short), Outcome::Unclear, "the harness's own interference");
         let silent = report(&[
             (FailureClass::HarnessResource, Phase::Steady),
             (FailureClass::EmptyReply, Phase::Draining),
         ]);
         let timeout = Expected::AtLeast(FailureClass::Timeout);
-        assert_eq!(timeout.outcome(&silent), Outcome::Unclear, "its timeouts may be among the shortages");
+        assert_eq!(timeout.outcome(&silent), Outcome::Unclear, "its timeouts may be among the interference");
         assert_eq!(Expected::NotReady.outcome(&report(&[])), Outcome::Wrong, "it was under load");
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::notes::note;
+use super::trace::note;
 
-/// Bounds the time that a connect takes, counts the connections that a client establishes, and notes both for the request
+/// Bounds the time that a connect takes, counts the connections that a client establishes, and trace both for the request
 /// that waits.
 #[derive(Debug, Clone)]
 pub(super) struct WatchConnects {
@@ -59,7 +59,7 @@ where
 
     fn call(&mut self, target: T) -> Self::Future {
         let shared = Arc::clone(&self.0);
-        note(|notes| notes.has_begun_to_connect = true);
+        note(|trace| trace.has_begun_to_connect = true);
         Box::pin(async move {
             let (connector, watch) = &*shared;
             let mut connector = connector.clone();
@@ -72,7 +72,7 @@ where
                 io::Error::new(io::ErrorKind::TimedOut, text)
             })??;
             watch.count.fetch_add(1, Ordering::Relaxed);
-            note(|notes| notes.is_connected = true);
+            note(|trace| trace.is_connected = true);
             Ok(connection)
         })
     }

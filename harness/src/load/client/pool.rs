@@ -9,9 +9,9 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::connector::WatchConnects;
-use super::names::Names;
-use super::notes::{self, Notes};
+use super::name_interner::NameInterner;
 use super::sources::sources;
+use super::trace::{self, RequestTrace};
 use super::{Answer, MOST_HEADERS, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify, is_unprocessed};
 use crate::load::content::{Check, check_token};
@@ -48,7 +48,7 @@ pub(crate) struct PoolClient {
     expectation: Expectation,
     replayed: AtomicU64,
     fresh_connections: FreshConnectionRequests,
-    names: Names,
+    names: NameInterner,
 }
 
 /// How a cohort's clients are made.
@@ -93,7 +93,7 @@ impl PoolClient {
         request_timeout: Duration,
         fresh_connections: FreshConnectionRequests,
     ) -> Result<Self, PoolError> {
-        notes::listen();
+        trace::listen();
         let url: reqwest::Url =
             plan.url.parse().expect("a scenario's URLs were parsed when it was validated");
         let address = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
@@ -121,7 +121,7 @@ impl PoolClient {
             expectation: plan.expectation.clone(),
             replayed: AtomicU64::new(0),
             fresh_connections,
-            names: Names::default(),
+            names: NameInterner::default(),
         })
     }
 
@@ -139,34 +139,34 @@ impl PoolClient {
     }
 
     pub(crate) async fn request(&self, token: u64, turn: usize) -> Answer {
-        let ((mut outcome, replica), notes) = notes::noted(pin!(self.exchange(token, turn))).await;
-        if notes.replays > 0 {
-            self.replayed.fetch_add(notes.replays, Ordering::Relaxed);
+        let ((mut outcome, replica), trace) = trace::noted(pin!(self.exchange(token, turn))).await;
+        if trace.replays > 0 {
+            self.replayed.fetch_add(trace.replays, Ordering::Relaxed);
         }
         if let Outcome::Failed(failure) = &mut outcome
             && failure.class == FailureClass::Timeout
-            && notes.has_begun_to_connect
-            && !notes.is_connected
+            && trace.has_begun_to_connect
+            && !trace.is_connected
         {
             // The time for the whole request is up before the time for its connect.
             failure.class = FailureClass::ConnectTimeout;
         }
-        let connection = self.connection(notes, &outcome);
+        let connection = self.connection(trace, &outcome);
         Answer { outcome, replica, connection: Some(connection) }
     }
 
     /// What is known of a request's connection. A pool that has no idle one begins to open one, and takes what comes
     /// first: that one, or one that another request gives back.
-    fn connection(&self, notes: Notes, outcome: &Outcome) -> ConnectionUse {
+    fn connection(&self, trace: RequestTrace, outcome: &Outcome) -> ConnectionUse {
         use FailureClass::{ConnectTimeout, HarnessResource, Refused};
         let has_none = match outcome {
             Outcome::Failed(failure) => {
                 matches!(failure.class, Refused | ConnectTimeout | HarnessResource)
-                    && notes.has_begun_to_connect
+                    && trace.has_begun_to_connect
             }
             Outcome::Answered => false,
         };
-        if !self.keeps_connections() || notes.is_connected || has_none {
+        if !self.keeps_connections() || trace.is_connected || has_none {
             ConnectionUse::FIRST
         } else {
             ConnectionUse::LATER

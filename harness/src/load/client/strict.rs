@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::names::Names;
+use super::name_interner::NameInterner;
 use super::sources::sources;
 use super::{Answer, MOST_HEADERS, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify_connect, classify_hyper};
@@ -54,7 +54,7 @@ pub(crate) struct StrictClient {
     closed_idle: AtomicU64,
     unsent: AtomicU64,
     fresh_connections: FreshConnectionRequests,
-    names: Names,
+    names: NameInterner,
 }
 
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl StrictClient {
             closed_idle: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
             fresh_connections,
-            names: Names::default(),
+            names: NameInterner::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::model::listener::Listener;
 use crate::model::observation::CohortTotals;
 use crate::model::restart::RestartStep;
 use crate::model::scenario_info::ScenarioInfo;
-use crate::record::recording::{Bucket, Portion};
+use crate::record::recording::{Bucket, CountsDelta};
 
 /// A line: when, in milliseconds from the run's zero, and what.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub enum Event {
         cohort: CohortKind,
         /// Counts and latencies.
         #[serde(flatten)]
-        portion: Box<Portion>,
+        delta: Box<CountsDelta>,
     },
     /// A stretch of time, which begins at the line's moment; what is said of the same stretch twice adds up.
     Timeline {

@@ -7,13 +7,13 @@ use crate::model::observation::{Observation, Outcome};
 use crate::model::phase::Phase;
 use crate::model::tally::record_us;
 use crate::record::placement::Placement;
-use crate::record::recording::{Bucket, Portion, Timeline};
+use crate::record::recording::{Bucket, CountsDelta, Timeline};
 
 /// Counts by cohort, phase and restart, by stretch of the timeline, and by listener.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    portions: Vec<Portion>,
-    /// By cohort, the position of the portion that was counted into last: most requests end where the last one did.
+    deltas: Vec<CountsDelta>,
+    /// By cohort, the position of the delta that was counted into last: most requests end where the last one did.
     latest: Vec<usize>,
     stretches: Vec<(RunTime, Bucket)>,
     listeners: ListenerRecords,
@@ -30,24 +30,24 @@ impl Pending {
     ) {
         let Placement { spot, due, sent, .. } = *placement;
         let latency = observation.finished.since(observation.scheduled);
-        let portion = self.portion(observation.cohort, spot);
-        portion.in_restarts += u64::from(placement.is_in_restart);
-        portion.waited += u64::from(observation.has_waited());
-        portion.coverage.due += u64::from(due == spot);
-        portion.coverage.sent += u64::from(sent == spot);
-        record_us(&mut portion.lateness, observation.started.since(observation.scheduled));
+        let delta = self.delta(observation.cohort, spot);
+        delta.in_restarts += u64::from(placement.is_in_restart);
+        delta.waited += u64::from(observation.has_waited());
+        delta.coverage.due += u64::from(due == spot);
+        delta.coverage.sent += u64::from(sent == spot);
+        record_us(&mut delta.lateness, observation.started.since(observation.scheduled));
         match &observation.outcome {
             Outcome::Answered => {
-                portion.tally.answered(latency);
-                record_us(&mut portion.service, observation.finished.since(observation.started));
+                delta.tally.answered(latency);
+                record_us(&mut delta.service, observation.finished.since(observation.started));
             }
-            Outcome::Failed(failure) => portion.tally.failed(failure.class),
+            Outcome::Failed(failure) => delta.tally.failed(failure.class),
         }
         if due != spot {
-            self.portion(observation.cohort, due).coverage.due += 1;
+            self.delta(observation.cohort, due).coverage.due += 1;
         }
         if sent != spot {
-            self.portion(observation.cohort, sent).coverage.sent += 1;
+            self.delta(observation.cohort, sent).coverage.sent += 1;
         }
         let stretch = self.stretch(observation.finished, timeline);
         match &observation.outcome {
@@ -71,9 +71,9 @@ impl Pending {
     }
 
     /// What was counted of each cohort, phase and restart.
-    pub(super) fn take_portions(&mut self) -> Vec<Portion> {
+    pub(super) fn take_deltas(&mut self) -> Vec<CountsDelta> {
         self.latest.clear();
-        std::mem::take(&mut self.portions)
+        std::mem::take(&mut self.deltas)
     }
 
     /// What was counted of each stretch of the timeline, with its beginning, in the order of time.
@@ -88,23 +88,23 @@ impl Pending {
         self.listeners.take()
     }
 
-    fn portion(&mut self, cohort: usize, (phase, restart): (Phase, Option<usize>)) -> &mut Portion {
+    fn delta(&mut self, cohort: usize, (phase, restart): (Phase, Option<usize>)) -> &mut CountsDelta {
         let is_it =
-            |portion: &Portion| (portion.cohort, portion.phase, portion.restart) == (cohort, phase, restart);
+            |delta: &CountsDelta| (delta.cohort, delta.phase, delta.restart) == (cohort, phase, restart);
         if self.latest.len() <= cohort {
             self.latest.resize(cohort + 1, usize::MAX);
         }
         let latest = self.latest[cohort];
-        let position = if self.portions.get(latest).is_some_and(is_it) {
+        let position = if self.deltas.get(latest).is_some_and(is_it) {
             latest
-        } else if let Some(known) = self.portions.iter().rposition(is_it) {
+        } else if let Some(known) = self.deltas.iter().rposition(is_it) {
             known
         } else {
-            self.portions.push(Portion::new(cohort, phase, restart));
-            self.portions.len() - 1
+            self.deltas.push(CountsDelta::new(cohort, phase, restart));
+            self.deltas.len() - 1
         };
         self.latest[cohort] = position;
-        &mut self.portions[position]
+        &mut self.deltas[position]
     }
 
     /// What lies before the timeline counts into its first stretch.
@@ -166,9 +166,9 @@ mod tests {
             observed(5, 15, 25, Outcome::Answered),
             observed(15, 16, 17, Outcome::failed(Failure::new(FailureClass::Refused, ""))),
         ]);
-        let portions = pending.take_portions();
-        assert_eq!(portions.len(), 2, "steady and gap");
-        let of = |phase| portions.iter().find(|portion| portion.phase == phase).unwrap();
+        let deltas = pending.take_deltas();
+        assert_eq!(deltas.len(), 2, "steady and gap");
+        let of = |phase| deltas.iter().find(|delta| delta.phase == phase).unwrap();
         let (steady, gap) = (of(Phase::Steady), of(Phase::Gap));
         assert_eq!((steady.tally.requests, steady.tally.ok()), (1, 1));
         assert_eq!((steady.coverage.due, steady.coverage.sent), (1, 0));
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((gap.coverage.due, gap.coverage.sent), (1, 2));
         assert_eq!((gap.restart, gap.in_restarts, steady.in_restarts), (Some(0), 1, 1));
         assert_eq!((steady.lateness.len(), steady.service.len(), gap.service.len()), (1, 1, 0));
-        assert!(pending.take_portions().is_empty(), "handed on once");
+        assert!(pending.take_deltas().is_empty(), "handed on once");
     }
 
     #[test]

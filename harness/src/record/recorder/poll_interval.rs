@@ -46,18 +46,18 @@ impl Waker {
     }
 
     /// Keeps the interval short until the guard is dropped.
-    pub(super) fn hurry(&self) -> Hurry {
+    pub(super) fn shorten_interval(&self) -> ShortInterval {
         self.interval.waiting.fetch_add(1, Ordering::Relaxed);
         self.wake();
-        Hurry(Arc::clone(&self.interval))
+        ShortInterval(Arc::clone(&self.interval))
     }
 }
 
 /// Keeps the recorder's poll interval short until it is dropped.
 #[derive(Debug)]
-pub struct Hurry(Arc<PollInterval>);
+pub struct ShortInterval(Arc<PollInterval>);
 
-impl Drop for Hurry {
+impl Drop for ShortInterval {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -72,7 +72,7 @@ mod tests {
         let interval = Arc::<PollInterval>::default();
         let waker = Waker::new(thread::current(), Arc::clone(&interval));
         assert_eq!(interval.length(), USUAL);
-        let (one, other) = (waker.hurry(), waker.clone().hurry());
+        let (one, other) = (waker.shorten_interval(), waker.clone().shorten_interval());
         assert_eq!(interval.length(), SHORT);
         drop(one);
         assert_eq!(interval.length(), SHORT, "another still waits");

@@ -224,9 +224,9 @@ impl RecorderThread {
     /// Gives the recording and the log what was counted since the last time.
     fn hand_on(&mut self, now: RunTime) {
         self.handed_on = now;
-        for portion in self.pending.take_portions() {
-            self.log.portion(now, &portion, self.cohorts[portion.cohort].kind);
-            self.recording.add(&portion);
+        for delta in self.pending.take_deltas() {
+            self.log.delta(now, &delta, self.cohorts[delta.cohort].kind);
+            self.recording.add(&delta);
         }
         let width = self.recording.timeline.width;
         for (began, stretch) in self.pending.take_stretches() {

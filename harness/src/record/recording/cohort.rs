@@ -2,8 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use super::counts_delta::CountsDelta;
 use super::coverage::Coverage;
-use super::portion::Portion;
 use crate::model::cohort::CohortKind;
 use crate::model::observation::CohortTotals;
 use crate::model::phase::Phase;
@@ -56,15 +56,15 @@ impl CohortRecord {
     }
 
     /// Adds some of its requests.
-    pub(super) fn add(&mut self, portion: &Portion) {
-        let phase = portion.phase.index();
-        self.phases[phase].add(&portion.tally);
+    pub(super) fn add(&mut self, delta: &CountsDelta) {
+        let phase = delta.phase.index();
+        self.phases[phase].add(&delta.tally);
         // Auto-resizing histograms of the same precision take each other.
-        let _ = self.lateness.add(&portion.lateness);
-        let _ = self.service.add(&portion.service);
-        self.waited += portion.waited;
-        self.in_restarts += portion.in_restarts;
-        self.coverage[phase].due += portion.coverage.due;
-        self.coverage[phase].sent += portion.coverage.sent;
+        let _ = self.lateness.add(&delta.lateness);
+        let _ = self.service.add(&delta.service);
+        self.waited += delta.waited;
+        self.in_restarts += delta.in_restarts;
+        self.coverage[phase].due += delta.coverage.due;
+        self.coverage[phase].sent += delta.coverage.sent;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::analysis::lives::LifeState;
+use crate::analysis::replica_states::ReplicaState;
 use crate::analysis::report::{BucketSummary, Report, RestartSummary};
 use crate::model::failed_request::FailedRequest;
 use crate::model::failure::ByClass;
@@ -28,7 +28,7 @@ struct Data {
     buckets: Vec<Bucket>,
     replicas: Vec<String>,
     classes: Vec<&'static str>,
-    lives: Vec<Life>,
+    lives: Vec<ReplicaStates>,
     restarts: Vec<Restart>,
     restarts_cut: usize,
     events: Vec<Event>,
@@ -42,7 +42,7 @@ struct Bucket(u64, f64, f64, f64, Vec<(usize, u64)>, Vec<(usize, u64)>, Option<u
 
 /// Whose, and from when on it was in which state.
 #[derive(Serialize)]
-struct Life(usize, Vec<(f64, LifeState)>);
+struct ReplicaStates(usize, Vec<(f64, ReplicaState)>);
 
 /// Beginning, duration, replica, round, requests, failed, failures by class.
 #[derive(Serialize)]
@@ -59,9 +59,9 @@ struct Failure(f64, usize);
 /// The page's data: JSON that can stand inside a script element, since nothing in it can end the element.
 pub(super) fn data(report: &Report, axis: Axis, limits: Limits) -> String {
     let mut names = Names::default();
-    let states: usize = report.lives.iter().map(|life| life.states.len()).sum();
+    let states: usize = report.replica_states.iter().map(|life| life.states.len()).sum();
     // Part of a life would be taken for the whole.
-    let lives = report.lives.iter().filter(|_| states <= limits.states);
+    let lives = report.replica_states.iter().filter(|_| states <= limits.states);
     let data = Data {
         from: axis.from,
         to: axis.to,
@@ -73,7 +73,7 @@ pub(super) fn data(report: &Report, axis: Axis, limits: Limits) -> String {
         lives: lives
             .map(|life| {
                 let states = life.states.iter().map(|span| (tenths(span.t), span.state));
-                Life(names.position(&life.replica), states.collect())
+                ReplicaStates(names.position(&life.replica), states.collect())
             })
             .collect(),
         restarts: report.restarts.iter().take(limits.zooms).map(|restart| names.restart(restart)).collect(),

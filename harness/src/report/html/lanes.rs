@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::analysis::lives::{Life, LifeState};
+use crate::analysis::replica_states::{ReplicaState, ReplicaStates};
 use crate::analysis::report::Report;
 
 /// More lanes than this are not drawn.
@@ -14,7 +14,7 @@ pub(super) struct Lane<'a> {
     /// The first one's name.
     pub(super) name: &'a str,
     /// The lives, in the order of time.
-    pub(super) lives: Vec<&'a Life>,
+    pub(super) lives: Vec<&'a ReplicaStates>,
 }
 
 impl Lane<'_> {
@@ -33,7 +33,7 @@ pub(super) fn lanes(report: &Report) -> Vec<Lane<'_>> {
         .collect();
     let mut lanes: Vec<Lane<'_>> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();
-    for life in &report.lives {
+    for life in &report.replica_states {
         let known = predecessors.get(life.replica.as_str()).and_then(|before| positions.get(before)).copied();
         let position = known.unwrap_or(lanes.len());
         if position >= MOST_LANES {
@@ -49,7 +49,7 @@ pub(super) fn lanes(report: &Report) -> Vec<Lane<'_>> {
 }
 
 /// The stretches of a life: its states with their ends, the last one until `end`.
-pub(super) fn stretches(life: &Life, end: f64) -> impl Iterator<Item = (LifeState, f64, f64)> {
+pub(super) fn stretches(life: &ReplicaStates, end: f64) -> impl Iterator<Item = (ReplicaState, f64, f64)> {
     life.states.iter().enumerate().map(move |(position, span)| {
         (span.state, span.t, life.states.get(position + 1).map_or(end, |next| next.t))
     })

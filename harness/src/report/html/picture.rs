@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use crate::analysis::lives::LifeState;
+use crate::analysis::replica_states::ReplicaState;
 use crate::analysis::report::{Report, RestartSummary};
 use crate::report::html::axis::{Axis, Path, joined};
 use crate::report::html::charts::{
@@ -63,7 +63,7 @@ pub(super) fn picture(report: &Report, axis: Axis) -> Markup {
 
 fn legend(report: &Report) -> Markup {
     html! {
-        @for state in [LifeState::Ready, LifeState::Draining, LifeState::Starting, LifeState::Stopped] {
+        @for state in [ReplicaState::Ready, ReplicaState::Draining, ReplicaState::Starting, ReplicaState::Stopped] {
             span.key { i.state.(state.name()) {} (state.name()) }
         }
         span.key { i.state.answers {} "answers" }
@@ -135,12 +135,12 @@ fn lane_row(report: &Report, lane: &Lane<'_>, axis: Axis) -> Markup {
     let tracks = lane.lives.len().min(2);
     let bands = BAND * tracks as f64;
     let height = bands + STRIP + ANSWERS;
-    let mut states: BTreeMap<LifeState, Path> = BTreeMap::new();
-    let mut stretches_of: BTreeMap<(LifeState, usize), Vec<(f64, f64)>> = BTreeMap::new();
+    let mut states: BTreeMap<ReplicaState, Path> = BTreeMap::new();
+    let mut stretches_of: BTreeMap<(ReplicaState, usize), Vec<(f64, f64)>> = BTreeMap::new();
     let mut dots = Path::default();
     for (position, life) in lane.lives.iter().enumerate() {
         for (state, from, to) in stretches(life, axis.to) {
-            let is_outside = state == LifeState::Stopped
+            let is_outside = state == ReplicaState::Stopped
                 && (to >= axis.to && lane.is_succeeded(position) || from <= 0.0 && position > 0);
             if to <= axis.from || from >= axis.to || is_outside {
                 continue;
@@ -196,12 +196,12 @@ fn lost_near(report: &Report, replica: &str) -> Vec<f64> {
 }
 
 /// Where in its band a state is drawn, and how thick: the state can be told without its colour.
-const fn shape(state: LifeState) -> (f64, f64) {
+const fn shape(state: ReplicaState) -> (f64, f64) {
     match state {
-        LifeState::Ready => (1.0, BAND - 2.0),
-        LifeState::Draining => (3.0, BAND - 6.0),
-        LifeState::Starting => (4.0, BAND - 8.0),
-        LifeState::Stopped => (5.5, 1.0),
+        ReplicaState::Ready => (1.0, BAND - 2.0),
+        ReplicaState::Draining => (3.0, BAND - 6.0),
+        ReplicaState::Starting => (4.0, BAND - 8.0),
+        ReplicaState::Stopped => (5.5, 1.0),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::sink::Sink;
 use crate::rollout::runtime::docker::Containers;
 use crate::rollout::runtime::output::OutputFiles;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::scenario::{Edition, Order, Scenario, Server, StopTimeout};
+use crate::scenario::{Order, Scenario, ServerKind, StopTimeout, Version};
 
 mod project;
 
@@ -57,9 +57,9 @@ pub async fn server_of(
     file: &Path,
     services: &[String],
     port: u16,
-) -> Result<Server, RuntimeError> {
+) -> Result<ServerKind, RuntimeError> {
     let chosen = find(engine, file, services, port).await?;
-    Ok(if chosen.iter().all(|one| one.is_ours) { Server::Ours } else { Server::Anybodys })
+    Ok(if chosen.iter().all(|one| one.is_ours) { ServerKind::Testbed } else { ServerKind::Custom })
 }
 
 async fn find(
@@ -103,7 +103,7 @@ impl Runtime for ComposeRuntime {
         self.containers.stop(replica, timeout).await
     }
 
-    async fn successor(&self, replica: &Replica, _: Edition, _: Order) -> Result<Replica, RuntimeError> {
+    async fn successor(&self, replica: &Replica, _: Version, _: Order) -> Result<Replica, RuntimeError> {
         let reason = "Compose makes its own containers".to_owned();
         Err(RuntimeError::Replica { operation: "replace", replica: Arc::clone(&replica.name), reason })
     }

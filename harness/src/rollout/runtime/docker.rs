@@ -24,7 +24,7 @@ use crate::rollout::runtime::probe::check_port;
 use crate::rollout::runtime::watched::stop_all;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError, preset};
 use crate::scenario::{
-    Edition, Editions, Order, Preset, Readiness, ReplicaSettings, Scenario, StopTimeout, Target,
+    Order, Preset, Readiness, ReplicaSettings, Scenario, StopTimeout, Target, Version, Versions,
 };
 
 /// So many containers are removed at once; more would only wait for each other in the engine.
@@ -37,7 +37,7 @@ pub struct DockerRuntime {
     run: String,
     owner: String,
     preset: Option<Preset>,
-    images: Editions<String>,
+    images: Versions<String>,
     replicas: usize,
     settings: ReplicaSettings,
     target: Target,
@@ -54,7 +54,7 @@ impl DockerRuntime {
         engine: Engine,
         run: &str,
         owner: &str,
-        images: Editions<String>,
+        images: Versions<String>,
         scenario: &Scenario,
         sink: Arc<dyn Sink>,
         outputs: OutputFiles,
@@ -134,7 +134,7 @@ impl Runtime for DockerRuntime {
         self.containers.follow(Moment::now());
         let mut replicas = Vec::with_capacity(self.replicas);
         for replica in Replica::first(self.replicas) {
-            let id = self.create(&replica.name, &self.images.first).await?;
+            let id = self.create(&replica.name, &self.images.current).await?;
             self.containers.adopt_made(&replica, id);
             replicas.push(replica);
         }
@@ -156,13 +156,13 @@ impl Runtime for DockerRuntime {
     async fn successor(
         &self,
         replica: &Replica,
-        edition: Edition,
+        version: Version,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
         // A version may have other listeners than the one before.
         self.containers.forget_stop();
         let successor = replica.successor(order);
-        let id = self.create(&successor.name, self.images.of(edition)).await?;
+        let id = self.create(&successor.name, self.images.of(version)).await?;
         self.containers.adopt_made(&successor, id);
         Ok(successor)
     }

@@ -32,7 +32,7 @@ use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleKind, Source};
 use crate::model::signals;
 use crate::model::sink::Sink;
-use crate::scenario::{Edition, Editions, Order, Preset, ReplicaSettings, Scenario, StopTimeout, Target};
+use crate::scenario::{Order, Preset, ReplicaSettings, Scenario, StopTimeout, Target, Version, Versions};
 
 /// How long a process may take to stop if nothing is said.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -42,7 +42,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct ProcessRuntime {
     run: String,
     owner: String,
-    commands: Editions<Vec<OsString>>,
+    commands: Versions<Vec<OsString>>,
     preset: Option<Preset>,
     replicas: usize,
     settings: ReplicaSettings,
@@ -58,7 +58,7 @@ pub struct ProcessRuntime {
 #[derive(Debug)]
 struct Place {
     watched: Arc<Watched>,
-    edition: Edition,
+    version: Version,
     /// Who keeps the last life that began.
     keeper: Mutex<Option<Arc<Keeper>>>,
 }
@@ -70,7 +70,7 @@ impl ProcessRuntime {
     pub fn new(
         run: &str,
         owner: &str,
-        commands: Editions<Vec<OsString>>,
+        commands: Versions<Vec<OsString>>,
         scenario: &Scenario,
         sink: Arc<dyn Sink>,
         outputs: OutputFiles,
@@ -91,9 +91,9 @@ impl ProcessRuntime {
         }
     }
 
-    fn adopt(&self, replica: &Replica, edition: Edition) {
+    fn adopt(&self, replica: &Replica, version: Version) {
         let watched = Watched::new(Arc::clone(&replica.name), Life::default(), Arc::clone(&self.sink));
-        let place = Place { watched: Arc::new(watched), edition, keeper: Mutex::default() };
+        let place = Place { watched: Arc::new(watched), version, keeper: Mutex::default() };
         locked(&self.places).push(Arc::new(place));
     }
 
@@ -212,7 +212,7 @@ impl Runtime for ProcessRuntime {
         check_port(&self.target)?;
         let replicas: Vec<Replica> = Replica::first(self.replicas).collect();
         for replica in &replicas {
-            self.adopt(replica, Edition::First);
+            self.adopt(replica, Version::Current);
         }
         Ok(replicas)
     }
@@ -227,7 +227,7 @@ impl Runtime for ProcessRuntime {
         watched.finish_output().await;
         self.gate.before_start(watched, self.siblings(&watched.name));
         watched.life.send_modify(Life::begin);
-        let command = self.commands.of(place.edition);
+        let command = self.commands.of(place.version);
         // Before it is there, so that no word of its own is earlier.
         let started = Moment::now();
         let spawned = Child::spawn(Launch { command, environment: self.environment(&watched.name) });
@@ -264,13 +264,13 @@ impl Runtime for ProcessRuntime {
     async fn successor(
         &self,
         replica: &Replica,
-        edition: Edition,
+        version: Version,
         order: Order,
     ) -> Result<Replica, RuntimeError> {
         // A version may have other listeners than the one before.
         self.gate.forget_stop();
         let successor = replica.successor(order);
-        self.adopt(&successor, edition);
+        self.adopt(&successor, version);
         Ok(successor)
     }
 

@@ -14,7 +14,7 @@ use crate::model::observation::{Observation, Outcome};
 use crate::model::sink::Sink;
 use crate::rollout::AnswerWatch;
 use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::scenario::{Edition, Order, StopTimeout};
+use crate::scenario::{Order, StopTimeout, Version};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,11 +143,11 @@ impl Runtime for Twin {
     async fn successor(
         &self,
         replica: &Replica,
-        edition: Edition,
+        version: Version,
         _: Order,
     ) -> Result<Replica, RuntimeError> {
-        let edition = format!("{edition:?}").to_lowercase();
-        self.note(&format!("make {edition} for"), replica);
+        let version = format!("{version:?}").to_lowercase();
+        self.note(&format!("make {version} for"), replica);
         Ok(Replica { name: format!("{}+", replica.name).into() })
     }
 

@@ -11,9 +11,9 @@ const LONGEST: usize = 64;
 /// Keeps each name once, so that an answer costs no allocation. Bounded: a server that makes up names gets the first
 /// ones counted and the rest unnamed.
 #[derive(Debug, Default)]
-pub(super) struct Names(RwLock<HashSet<Arc<str>>>);
+pub(super) struct NameInterner(RwLock<HashSet<Arc<str>>>);
 
-impl Names {
+impl NameInterner {
     pub(super) fn name(&self, header: Option<&http::HeaderValue>) -> Option<Arc<str>> {
         let name = std::str::from_utf8(header?.as_bytes()).ok().filter(|name| name.len() <= LONGEST)?;
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn names_are_kept_once_and_bounded() {
-        let names = Names::default();
+        let names = NameInterner::default();
         let name = |text: &str| names.name(Some(&HeaderValue::from_str(text).unwrap()));
         let first = name("server-a").unwrap();
         assert!(Arc::ptr_eq(&first, &name("server-a").unwrap()));

@@ -9,7 +9,7 @@ use crate::model::tally::{Tally, sparse};
 
 /// Requests of one cohort that ended in one phase of one restart; and those that were due or sent there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Portion {
+pub struct CountsDelta {
     /// Which cohort, by its position in the scenario. An event says the cohort's name.
     #[serde(skip)]
     pub cohort: usize,
@@ -36,7 +36,7 @@ pub struct Portion {
     pub in_restarts: u64,
 }
 
-impl Portion {
+impl CountsDelta {
     /// Nothing yet.
     #[must_use]
     pub fn new(cohort: usize, phase: Phase, restart: Option<usize>) -> Self {

@@ -8,7 +8,7 @@ use crate::options::Options;
 
 /// What a replica is started from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum LaunchSource {
     /// An image, as for `docker run`: the replica is a container.
     Image(String),
     /// A program: the replica is a process of this machine.
@@ -24,7 +24,7 @@ pub enum Program {
     Command(Vec<String>),
 }
 
-impl Origin {
+impl LaunchSource {
     /// What containers are started from if nothing is said: our server's image.
     pub(super) fn our_image() -> Self {
         Self::Image(SERVER_IMAGE.to_owned())

@@ -10,7 +10,7 @@ use crate::model::lifecycle::{LifecycleEvent, LifecycleKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum LifeState {
+pub enum ReplicaState {
     /// There is no process.
     Stopped,
     /// Its process runs, and it is not ready yet.
@@ -21,7 +21,7 @@ pub enum LifeState {
     Draining,
 }
 
-impl LifeState {
+impl ReplicaState {
     /// Every state, in the order of a life.
     pub const ALL: [Self; 4] = [Self::Stopped, Self::Starting, Self::Ready, Self::Draining];
 
@@ -69,20 +69,20 @@ impl LifeState {
 /// A replica's life.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
-pub struct Life {
+pub struct ReplicaStates {
     /// Whose.
     pub replica: String,
     /// Its states, each until the next one begins; the last one until the run's end.
     pub states: Vec<StateSpan>,
 }
 
-impl Life {
+impl ReplicaStates {
     /// Whether the replica was ready at some moment from `from` to `to`, in milliseconds of the run.
     #[must_use]
     pub fn is_ready_within(&self, from: f64, to: f64) -> bool {
         let ends = self.states.iter().skip(1).map(|next| next.t).chain([f64::INFINITY]);
         let mut spans = self.states.iter().zip(ends);
-        spans.any(|(span, end)| span.state == LifeState::Ready && span.t <= to && end >= from)
+        spans.any(|(span, end)| span.state == ReplicaState::Ready && span.t <= to && end >= from)
     }
 }
 
@@ -93,25 +93,27 @@ pub struct StateSpan {
     /// The first moment, in milliseconds from the run's zero.
     pub t: f64,
     /// What it was doing.
-    pub state: LifeState,
+    pub state: ReplicaState,
 }
 
 /// The replicas' lives, in the order in which they are first heard of.
 #[must_use]
-pub fn lives(events: &[LifecycleEvent]) -> Vec<Life> {
+pub fn replica_states(events: &[LifecycleEvent]) -> Vec<ReplicaStates> {
     let mut in_order: Vec<&LifecycleEvent> = events.iter().collect();
     in_order.sort_by_key(|event| event.t);
-    let mut lives: Vec<Life> = Vec::new();
+    let mut lives: Vec<ReplicaStates> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();
     for event in in_order {
         let position = *positions.entry(&event.replica).or_insert_with(|| {
-            let state = LifeState::before(event.kind);
-            lives
-                .push(Life { replica: event.replica.to_string(), states: vec![StateSpan { t: 0.0, state }] });
+            let state = ReplicaState::before(event.kind);
+            lives.push(ReplicaStates {
+                replica: event.replica.to_string(),
+                states: vec![StateSpan { t: 0.0, state }],
+            });
             lives.len() - 1
         });
         let states = &mut lives[position].states;
-        let now = states.last().map_or(LifeState::Stopped, |span| span.state);
+        let now = states.last().map_or(ReplicaState::Stopped, |span| span.state);
         let next = now.after(event.kind);
         if next != now {
             states.push(StateSpan { t: event.t.ms().max(0.0), state: next });
@@ -136,8 +138,8 @@ mod tests {
         }
     }
 
-    fn states(events: &[LifecycleEvent]) -> Vec<Vec<(f64, LifeState)>> {
-        let lives = lives(events);
+    fn states(events: &[LifecycleEvent]) -> Vec<Vec<(f64, ReplicaState)>> {
+        let lives = replica_states(events);
         lives.iter().map(|life| life.states.iter().map(|span| (span.t, span.state)).collect()).collect()
     }
 
@@ -158,12 +160,12 @@ mod tests {
         ];
         let events: Vec<_> = kinds.into_iter().map(|(ms, kind)| event(ms, "a", kind)).collect();
         let expected = [
-            (0.0, LifeState::Stopped),
-            (2.0, LifeState::Starting),
-            (4.0, LifeState::Ready),
-            (5.0, LifeState::Draining),
-            (8.0, LifeState::Stopped),
-            (9.0, LifeState::Ready),
+            (0.0, ReplicaState::Stopped),
+            (2.0, ReplicaState::Starting),
+            (4.0, ReplicaState::Ready),
+            (5.0, ReplicaState::Draining),
+            (8.0, ReplicaState::Stopped),
+            (9.0, ReplicaState::Ready),
         ];
         assert_eq!(states(&events), [expected], "the engine's late word that it began changes nothing");
     }
@@ -175,8 +177,8 @@ mod tests {
             event(3, "a", LifecycleKind::SignalReceived),
             event(9, "a", LifecycleKind::Exited),
         ];
-        let a = vec![(0.0, LifeState::Ready), (3.0, LifeState::Draining), (9.0, LifeState::Stopped)];
-        let b = vec![(0.0, LifeState::Ready), (7.0, LifeState::Stopped)];
+        let a = vec![(0.0, ReplicaState::Ready), (3.0, ReplicaState::Draining), (9.0, ReplicaState::Stopped)];
+        let b = vec![(0.0, ReplicaState::Ready), (7.0, ReplicaState::Stopped)];
         assert_eq!(states(&events), [a, b], "in the order of time, whatever the order of arrival");
     }
 }

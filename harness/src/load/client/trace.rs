@@ -3,8 +3,8 @@
 //!
 //! The pool (hyper-util) repeats a request that it had not begun to write when its connection went away. There is no
 //! switch for it and no callback, but it says so, at trace level of the target [`TARGET`]. This module is the process's
-//! tracing subscriber: it hears that one target, looks for that one message, and notes it for the request that is being
-//! polled on this thread. The connector notes its part the same way.
+//! tracing subscriber: it hears that one target, looks for that one message, and trace it for the request that is being
+//! polled on this thread. The connector trace its part the same way.
 
 use std::cell::Cell;
 use std::fmt::{self, Write};
@@ -22,7 +22,7 @@ const MESSAGE: &str = "unstarted request canceled";
 
 /// What was noted of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Notes {
+pub(super) struct RequestTrace {
     /// How often the pool repeated it.
     pub(super) replays: u64,
     /// Whether a connection was asked for, since none was idle.
@@ -32,28 +32,28 @@ pub(super) struct Notes {
 }
 
 thread_local! {
-    /// The notes of the request that this thread is polling.
-    static NOTES: Cell<Notes> = const { Cell::new(Notes { replays: 0, has_begun_to_connect: false, is_connected: false }) };
+    /// The trace of the request that this thread is polling.
+    static TRACE: Cell<RequestTrace> = const { Cell::new(RequestTrace { replays: 0, has_begun_to_connect: false, is_connected: false }) };
 }
 
-/// Lets `request` take notes.
-pub(super) async fn noted<F: Future>(mut request: Pin<&mut F>) -> (F::Output, Notes) {
-    let mut notes = Notes::default();
+/// Lets `request` take trace.
+pub(super) async fn noted<F: Future>(mut request: Pin<&mut F>) -> (F::Output, RequestTrace) {
+    let mut trace = RequestTrace::default();
     let output = poll_fn(|context| {
-        let others = NOTES.replace(notes);
+        let others = TRACE.replace(trace);
         let polled = request.as_mut().poll(context);
-        notes = NOTES.replace(others);
+        trace = TRACE.replace(others);
         polled
     })
     .await;
-    (output, notes)
+    (output, trace)
 }
 
-/// Notes something of the request that is being polled; of nothing, if none is.
-pub(super) fn note(change: impl FnOnce(&mut Notes)) {
-    let mut notes = NOTES.get();
-    change(&mut notes);
-    NOTES.set(notes);
+/// Changes the trace of the request that is being polled, if there is one.
+pub(super) fn note(change: impl FnOnce(&mut RequestTrace)) {
+    let mut trace = TRACE.get();
+    change(&mut trace);
+    TRACE.set(trace);
 }
 
 /// Makes this the process's subscriber, once. Where a program has set another one, replays are not counted.
@@ -79,7 +79,7 @@ impl Subscriber for Listener {
         let mut message = Message { is_replay: false };
         event.record(&mut message);
         if message.is_replay {
-            note(|notes| notes.replays += 1);
+            note(|trace| trace.replays += 1);
         }
     }
 
@@ -133,17 +133,17 @@ mod tests {
     #[tokio::test]
     async fn each_request_has_its_own_notes() {
         let one = pin!(async {
-            note(|notes| notes.is_connected = true);
-            let ((), inner) = noted(pin!(async { note(|notes| notes.replays += 2) })).await;
+            note(|trace| trace.is_connected = true);
+            let ((), inner) = noted(pin!(async { note(|trace| trace.replays += 2) })).await;
             tokio::task::yield_now().await;
-            note(|notes| notes.replays += 1);
+            note(|trace| trace.replays += 1);
             inner
         });
         let other = pin!(tokio::task::yield_now());
         let (one, other) = (noted(one), noted(other));
-        let ((inner, notes), ((), others)) = tokio::join!(one, other);
-        assert_eq!(inner, Notes { replays: 2, ..Notes::default() });
-        assert_eq!(notes, Notes { replays: 1, is_connected: true, has_begun_to_connect: false });
-        assert_eq!(others, Notes::default());
+        let ((inner, trace), ((), others)) = tokio::join!(one, other);
+        assert_eq!(inner, RequestTrace { replays: 2, ..RequestTrace::default() });
+        assert_eq!(trace, RequestTrace { replays: 1, is_connected: true, has_begun_to_connect: false });
+        assert_eq!(others, RequestTrace::default());
     }
 }

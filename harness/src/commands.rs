@@ -27,7 +27,7 @@ use crate::host::engine::EngineError;
 use crate::host::limits;
 use crate::options::OptionsError;
 use crate::report::files::FilesError;
-use crate::rollout::runtime::RuntimeError;
+use crate::rollout::error::RolloutError;
 use crate::scenario::ScenarioError;
 use crate::stored_report::StoredReportError;
 
@@ -89,7 +89,7 @@ enum CommandError {
     #[error(transparent)]
     Run(#[from] run::RunError),
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[from] RolloutError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -120,6 +120,7 @@ impl CommandError {
             | Self::StoredReport(_)
             | Self::Compare(_)
             | Self::Manual(..) => 2,
+            Self::Run(error) if error.is_usage() => 2,
             Self::Run(run::RunError::Interrupted) => 4,
             Self::Run(_)
             | Self::Runtime(_)

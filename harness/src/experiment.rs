@@ -1,4 +1,4 @@
-//! Runs load and rollout against a runtime, and cleans up whatever happens: success, error, panic or an interrupt.
+//! Races load against a rollout, and cleans up whatever happens: success, error, panic or an interrupt.
 
 mod answers;
 
@@ -19,13 +19,12 @@ use crate::load::{Load, LoadError};
 use crate::model::clock::Moment;
 use crate::model::cut_short::CutShort;
 use crate::model::fresh_connections::FreshConnectionRequests;
-use crate::model::lifecycle::LifecycleKind;
 use crate::model::observation::CohortTotals;
 use crate::model::sink::Sink;
 use crate::record::recorder::Recorder;
 use crate::record::recording::Recording;
-use crate::rollout::runtime::{Replica, Runtime, RuntimeError};
-use crate::rollout::{self, Plan, RolloutError};
+use crate::rollout::Rollout;
+use crate::rollout::error::RolloutError;
 use crate::scenario::{End, Scenario, StopTimeout};
 
 /// Removing a few containers takes a second; an engine that hangs must not keep the harness. A replica that is on its way
@@ -37,9 +36,9 @@ const LONGEST_STOP: Duration = Duration::from_mins(5);
 /// The experiment could not be carried out at all. What went wrong later is in the recording.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
-    /// The outside world did not play along.
+    /// The replicas could not be brought up.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Rollout(#[from] RolloutError),
     /// The load could not be generated.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -50,48 +49,58 @@ pub enum ExperimentError {
 pub struct Experiment {
     /// What was seen.
     pub recording: Recording,
+    /// How many replicas there were.
+    pub replicas: usize,
     /// What went wrong when all was seen: replicas that did not end in an orderly way, or that could not be removed. It
     /// takes nothing away from what was seen.
     pub cleanup_errors: Vec<String>,
 }
 
-/// Starts the replicas, rolls them under load, and returns what was seen. When `interrupt` is cancelled the run ends
-/// early and returns what was seen until then.
+/// What a run has come to when its load has ended.
+#[derive(Debug, Default)]
+struct Conducted {
+    replicas: usize,
+    cut_short: Option<CutShort>,
+    cleanup_errors: Vec<String>,
+}
+
+/// Brings the replicas up, carries the rollout out under load, and returns what was seen. When `interrupt` is cancelled the
+/// run ends early and returns what was seen until then.
 ///
 /// # Errors
 /// The replicas could not be brought up, or the load not be set up. Everything made until then has been removed.
 ///
 /// # Panics
 /// A panic inside is passed on after the clean-up.
-pub async fn run<R: Runtime>(
+pub async fn run(
     scenario: &Scenario,
-    runtime: &R,
+    rollout: &dyn Rollout,
     recorder: Recorder,
     interrupt: &CancellationToken,
 ) -> Result<Experiment, ExperimentError> {
-    let mut cleanup_errors = Vec::new();
-    let conducting = conduct(scenario, runtime, &recorder, interrupt, &mut cleanup_errors);
+    let conducting = conduct(scenario, rollout, &recorder, interrupt);
     let conducted = AssertUnwindSafe(conducting).catch_unwind().await;
-    let dismantled = dismantle(runtime, scenario.timing.stop_timeout).await;
-    let cut_short = match conducted {
+    let dismantled = dismantle(rollout, scenario.timing.stop_timeout).await;
+    let Conducted { replicas, cut_short, mut cleanup_errors } = match conducted {
         Ok(result) => result?,
         Err(panic) => resume_unwind(panic),
     };
     cleanup_errors.extend(dismantled.err().map(|error| error.to_string()));
-    Ok(Experiment { recording: recorder.close(cut_short).await, cleanup_errors })
+    Ok(Experiment { recording: recorder.close(cut_short).await, replicas, cleanup_errors })
 }
 
-async fn conduct<R: Runtime>(
+async fn conduct(
     scenario: &Scenario,
-    runtime: &R,
+    rollout: &dyn Rollout,
     recorder: &Recorder,
     interrupt: &CancellationToken,
-    cleanup_errors: &mut Vec<String>,
-) -> Result<Option<CutShort>, ExperimentError> {
+) -> Result<Conducted, ExperimentError> {
     let replicas = tokio::select! {
         biased;
-        () = interrupt.cancelled() => return Ok(Some(CutShort::Interrupted)),
-        replicas = bring_up(scenario, runtime, recorder) => replicas?,
+        () = interrupt.cancelled() => {
+            return Ok(Conducted { cut_short: Some(CutShort::Interrupted), ..Conducted::default() });
+        }
+        replicas = rollout.assemble() => replicas?,
     };
     let counters = KernelCounters::read();
     let fresh_connections = FreshConnectionRequests::default();
@@ -104,85 +113,45 @@ async fn conduct<R: Runtime>(
     let cut_short = tokio::select! {
         biased;
         () = interrupt.cancelled() => Some(CutShort::Interrupted),
-        result = roll(scenario, runtime, replicas, &answers) => result.err(),
+        performed = rollout.perform(&answers) => performed.err().map(cut_short_by).transpose()?,
         () = first_failure(scenario.end, recorder) => Some(CutShort::FailureFound),
-        died = runtime.unexpected_end() => Some(cut_short_by(died)),
+        died = rollout.unexpected_end() => Some(cut_short_by(died)?),
     };
     let load_ended = Moment::now();
-    let (totals, died) = finish(load, patience(scenario, cut_short.as_ref()), runtime).await;
+    let (totals, died) = finish(load, patience(scenario, cut_short.as_ref()), rollout).await;
     drop(kernel_watch);
     recorder.load_ended(load_ended, totals, KernelCounters::read().since(&counters));
     let cut_short = cut_short.or(died);
+    let mut cleanup_errors = Vec::new();
     if matches!(cut_short, None | Some(CutShort::FailureFound)) {
         tokio::select! {
             biased;
             () = interrupt.cancelled() => {}
-            retired = runtime.retire(scenario.timing.stop_timeout) => {
-                cleanup_errors.extend(retired.err().map(|error| error.to_string()));
-            }
+            retired = rollout.retire() => cleanup_errors.extend(retired.err().map(|error| error.to_string())),
         }
     }
-    Ok(cut_short)
+    Ok(Conducted { replicas, cut_short, cleanup_errors })
+}
+
+/// Why a run ended whose rollout could not go on.
+///
+/// # Errors
+/// The run measured nothing: the harness itself ended what served the requests.
+fn cut_short_by(error: RolloutError) -> Result<CutShort, RolloutError> {
+    if error.is_background() { Err(error) } else { Ok(error.into()) }
 }
 
 /// Ends the load; also says whether a replica died meanwhile.
-async fn finish<R: Runtime>(
+async fn finish(
     load: Load,
     patience: Duration,
-    runtime: &R,
+    rollout: &dyn Rollout,
 ) -> (Vec<CohortTotals>, Option<CutShort>) {
     let mut finishing = pin!(load.finish(patience));
     tokio::select! {
         biased;
-        died = runtime.unexpected_end() => (finishing.await, Some(cut_short_by(died))),
+        died = rollout.unexpected_end() => (finishing.await, Some(died.into())),
         totals = &mut finishing => (totals, None),
-    }
-}
-
-async fn bring_up<R: Runtime>(
-    scenario: &Scenario,
-    runtime: &R,
-    recorder: &Recorder,
-) -> Result<Vec<Replica>, RuntimeError> {
-    let replicas = runtime.assemble().await?;
-    for replica in &replicas {
-        recorder.record_now(&replica.name, LifecycleKind::StartRequested);
-        runtime.start(replica).await?;
-        runtime.wait_until_ready(replica, scenario.timing.ready_timeout).await?;
-    }
-    Ok(replicas)
-}
-
-async fn roll<R: Runtime>(
-    scenario: &Scenario,
-    runtime: &R,
-    replicas: Vec<Replica>,
-    answers: &RecordedAnswers<'_>,
-) -> Result<(), CutShort> {
-    let plan = Plan {
-        change: scenario.change.clone(),
-        rounds: scenario.rounds,
-        timing: scenario.timing,
-        seed: scenario.seed,
-    };
-    tokio::time::sleep(scenario.timing.lead).await;
-    rollout::roll(runtime, replicas, &plan, answers.recorder, answers).await.map_err(
-        |error| match error {
-            RolloutError::Runtime(error) => cut_short_by(error),
-            error @ RolloutError::NoAnswer { .. } => CutShort::RolloutFailed { error: error.to_string() },
-        },
-    )?;
-    tokio::time::sleep(scenario.timing.lead).await;
-    Ok(())
-}
-
-/// Why a run ended whose runtime could not go on.
-fn cut_short_by(error: RuntimeError) -> CutShort {
-    match error {
-        RuntimeError::Died { replica, code, reason } => {
-            CutShort::ReplicaDied { replica, code, last_words: reason }
-        }
-        other => CutShort::RolloutFailed { error: other.to_string() },
     }
 }
 
@@ -206,9 +175,9 @@ fn patience(scenario: &Scenario, cut_short: Option<&CutShort>) -> Duration {
     scenario.timing.request_timeout + longest + Duration::from_secs(1)
 }
 
-async fn dismantle<R: Runtime>(runtime: &R, stop_timeout: StopTimeout) -> Result<(), RuntimeError> {
-    let dismantling = runtime.dismantle(stop_timeout);
-    match tokio::time::timeout(DISMANTLE_PATIENCE + stop_timeout.or(LONGEST_STOP), dismantling).await {
+async fn dismantle(rollout: &dyn Rollout, stop_timeout: StopTimeout) -> Result<(), RolloutError> {
+    let longest = DISMANTLE_PATIENCE + stop_timeout.or(LONGEST_STOP);
+    match tokio::time::timeout(longest, rollout.dismantle()).await {
         Ok(result) => result,
         Err(_) => Err(EngineError::Failed {
             operation: "clean up".into(),
@@ -227,9 +196,12 @@ mod tests {
     use super::*;
     use crate::options::Options;
     use crate::record::events::EventLog;
-    use crate::rollout::runtime::twin::{Trouble, Twin};
+    use crate::rollout::stepwise::fake::{FakeLauncher, Trouble};
 
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+    /// The answer of a replica.
+    fn answer(replica: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\nx-replica: {replica}\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+    }
 
     /// A server that answers as long as it is held, and a scenario that asks it.
     struct Stage {
@@ -242,9 +214,10 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
             let server = tokio::spawn(async move {
+                let mut names = ["a", "b"].iter().cycle();
                 while let Ok((mut stream, _)) = listener.accept().await {
                     let _ = stream.read(&mut [0; 1024]).await;
-                    let _ = stream.write_all(ANSWER).await;
+                    let _ = stream.write_all(answer(names.next().unwrap()).as_bytes()).await;
                 }
             });
             let none = || Some("0s".to_owned());
@@ -267,42 +240,37 @@ mod tests {
             }
         }
 
-        fn recorder(&self) -> Recorder {
-            Recorder::start(&self.scenario.cohorts, EventLog::discarding())
+        async fn run(&self, fake: &FakeLauncher) -> Result<Experiment, ExperimentError> {
+            self.run_until(fake, &CancellationToken::new()).await
         }
 
-        fn twin(&self, trouble: Trouble) -> (Twin, Recorder) {
-            let recorder = self.recorder();
-            (Twin::new(trouble, Arc::new(recorder.clone())), recorder)
-        }
-
-        async fn run(&self, (twin, recorder): (&Twin, Recorder)) -> Result<Experiment, ExperimentError> {
-            run(&self.scenario, twin, recorder, &CancellationToken::new()).await
+        async fn run_until(
+            &self,
+            fake: &FakeLauncher,
+            interrupt: &CancellationToken,
+        ) -> Result<Experiment, ExperimentError> {
+            let recorder = Recorder::start(&self.scenario.cohorts, EventLog::discarding());
+            let rollout = fake.rollout(&self.scenario, Arc::new(recorder.clone()));
+            run(&self.scenario, &rollout, recorder, interrupt).await
         }
     }
 
-    const ONE_ROUND: [&str; 12] = [
-        "start a",
-        "ready a",
-        "start b",
-        "ready b",
-        "stop a",
-        "start a",
-        "ready a",
-        "stop b",
-        "start b",
-        "ready b",
-        "retire",
-        "dismantle",
-    ];
+    const BROUGHT_UP: [&str; 6] =
+        ["make current a", "make current b", "start a", "ready a", "start b", "ready b"];
+    const ROUND: [&str; 6] = ["stop a", "start a", "ready a", "stop b", "start b", "ready b"];
+
+    /// A whole run with one round.
+    fn whole_run() -> Vec<&'static str> {
+        [&BROUGHT_UP[..], &ROUND, &["stop a", "stop b", "dismantle"]].concat()
+    }
 
     #[tokio::test]
     async fn whole_run_retires_its_replicas_and_leaves_nothing() {
         let stage = Stage::new(|_| {}).await;
-        let (twin, recorder) = stage.twin(Trouble::Nothing);
-        let experiment = stage.run((&twin, recorder)).await.unwrap();
-        assert_eq!(twin.asked(), ONE_ROUND);
-        assert_eq!(twin.running(), [""; 0]);
+        let fake = FakeLauncher::new(Trouble::Nothing);
+        let experiment = stage.run(&fake).await.unwrap();
+        assert_eq!(fake.asked(), whole_run());
+        assert_eq!(fake.running(), [""; 0]);
         assert_eq!(experiment.cleanup_errors, [""; 0]);
         assert_eq!(experiment.recording.cut_short, None);
         assert_eq!(experiment.recording.restarts.len(), 2);
@@ -311,48 +279,48 @@ mod tests {
     #[tokio::test]
     async fn replicas_that_do_not_start_are_an_error_and_leave_nothing() {
         let stage = Stage::new(|_| {}).await;
-        let (twin, recorder) = stage.twin(Trouble::Start);
-        let error = stage.run((&twin, recorder)).await.unwrap_err();
+        let fake = FakeLauncher::new(Trouble::Start);
+        let error = stage.run(&fake).await.unwrap_err();
         assert_eq!(error.to_string(), "failed to start replica a: no");
-        assert_eq!(twin.asked(), ["start a", "dismantle"]);
+        assert_eq!(fake.asked(), ["make current a", "make current b", "start a", "dismantle"]);
     }
 
     #[tokio::test]
     async fn panic_is_passed_on_after_the_clean_up() {
         let stage = Stage::new(|_| {}).await;
-        let (twin, recorder) = stage.twin(Trouble::PanicAtStop);
-        let panic = AssertUnwindSafe(stage.run((&twin, recorder))).catch_unwind().await.unwrap_err();
-        assert_eq!(panic.downcast_ref(), Some(&"the twin panics at a stop"));
-        assert_eq!(twin.asked().last().unwrap(), "dismantle");
-        assert_eq!(twin.running(), [""; 0]);
+        let fake = FakeLauncher::new(Trouble::PanicAtStop);
+        let panic = AssertUnwindSafe(stage.run(&fake)).catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"the fake panics at a stop"));
+        assert_eq!(fake.asked().last().unwrap(), "dismantle");
+        assert_eq!(fake.running(), [""; 0]);
     }
 
     #[tokio::test]
     async fn interrupted_run_keeps_what_it_saw_and_leaves_nothing() {
         let stage = Stage::new(|_| {}).await;
-        let (twin, recorder) = stage.twin(Trouble::EndlessStop);
+        let fake = FakeLauncher::new(Trouble::EndlessStop);
         let interrupt = CancellationToken::new();
-        let running = run(&stage.scenario, &twin, recorder, &interrupt);
+        let running = stage.run_until(&fake, &interrupt);
         let interrupting = async {
-            twin.wait_until_stopping().await;
+            fake.wait_until_stopping().await;
             interrupt.cancel();
         };
         let (experiment, ()) = tokio::join!(running, interrupting);
         let experiment = experiment.unwrap();
         assert_eq!(experiment.recording.cut_short, Some(CutShort::Interrupted));
         assert_eq!(experiment.recording.restarts.len(), 1);
-        assert_eq!(twin.asked()[4..], ["stop a", "dismantle"], "no orderly end for one who wants to leave");
-        assert_eq!(twin.running(), [""; 0]);
+        assert_eq!(fake.asked()[6..], ["stop a", "dismantle"], "no orderly end for one who wants to leave");
+        assert_eq!(fake.running(), [""; 0]);
     }
 
     #[tokio::test]
     async fn replica_that_dies_cuts_the_run_short() {
         let stage = Stage::new(|_| {}).await;
-        let (twin, recorder) = stage.twin(Trouble::Death);
-        let recording = stage.run((&twin, recorder)).await.unwrap().recording;
+        let fake = FakeLauncher::new(Trouble::Death);
+        let recording = stage.run(&fake).await.unwrap().recording;
         let why = recording.cut_short.unwrap().to_string();
-        assert!(why.contains("replica a ended on its own with exit code 1"), "{why}");
-        assert_eq!(twin.asked().last().unwrap(), "dismantle");
+        assert!(why.contains("replica b ended on its own with exit code 1"), "{why}");
+        assert_eq!(fake.asked().last().unwrap(), "dismantle");
     }
 
     #[tokio::test]
@@ -362,12 +330,12 @@ mod tests {
             (Trouble::Dismantle, "failed to list containers: it does not answer"),
         ] {
             let stage = Stage::new(|_| {}).await;
-            let (twin, recorder) = stage.twin(trouble);
-            let experiment = stage.run((&twin, recorder)).await.unwrap();
+            let fake = FakeLauncher::new(trouble);
+            let experiment = stage.run(&fake).await.unwrap();
             assert_eq!(experiment.cleanup_errors, [cleanup_error]);
             assert_eq!(experiment.recording.cut_short, None);
             assert_eq!(experiment.recording.restarts.len(), 2);
-            assert_eq!(twin.asked(), ONE_ROUND, "{trouble:?}");
+            assert_eq!(fake.asked(), whole_run(), "{trouble:?}");
         }
     }
 
@@ -378,10 +346,10 @@ mod tests {
             options.expect_status = Some(204);
         })
         .await;
-        let (twin, recorder) = stage.twin(Trouble::EndlessStop);
-        let experiment = stage.run((&twin, recorder)).await.unwrap();
+        let fake = FakeLauncher::new(Trouble::EndlessStop);
+        let experiment = stage.run(&fake).await.unwrap();
         assert_eq!(experiment.recording.cut_short, Some(CutShort::FailureFound));
-        let asked = twin.asked();
-        assert_eq!(asked[asked.len() - 2..], ["retire", "dismantle"]);
+        let asked = fake.asked();
+        assert_eq!(asked[asked.len() - 4..], ["stop a", "stop b", "kill a", "dismantle"]);
     }
 }

@@ -10,8 +10,8 @@ use super::CommandError;
 use crate::console;
 use crate::host::engine::{Engine, EngineError};
 use crate::host::owner::{Owner, owner};
-use crate::rollout::runtime::RuntimeError;
-use crate::rollout::runtime::process::mark::{Marked, find_marked};
+use crate::rollout::error::RolloutError;
+use crate::rollout::stepwise::process::mark::{Marked, find_marked};
 
 /// A killed process is gone at once, unless it hangs in the kernel; one that it was just starting is seen the next time.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -86,7 +86,7 @@ impl Cleaned {
 ///
 /// # Errors
 /// The engine refuses to remove a container, or a process cannot be ended; the others are removed all the same.
-async fn clean(all: bool) -> Result<Cleaned, RuntimeError> {
+async fn clean(all: bool) -> Result<Cleaned, RolloutError> {
     let mut cleaned = Cleaned::default();
     let ended = end_processes(&mut cleaned, all).await;
     let removed = match Engine::connect().await {
@@ -99,7 +99,7 @@ async fn clean(all: bool) -> Result<Cleaned, RuntimeError> {
     ended.and(removed).map(|()| cleaned)
 }
 
-async fn end_processes(cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeError> {
+async fn end_processes(cleaned: &mut Cleaned, all: bool) -> Result<(), RolloutError> {
     let mut ended = BTreeSet::new();
     let mut result = Ok(());
     for look in 0..MOST_LOOKS {
@@ -127,11 +127,11 @@ async fn end_processes(cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeEr
     Err(EngineError::Failed { operation: "end the processes of a run".to_owned(), reason }.into())
 }
 
-fn not_ended(marked: &Marked, reason: String) -> RuntimeError {
+fn not_ended(marked: &Marked, reason: String) -> RolloutError {
     EngineError::Failed { operation: format!("end {marked}"), reason }.into()
 }
 
-async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) -> Result<(), RuntimeError> {
+async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) -> Result<(), RolloutError> {
     let mut result = Ok(());
     for container in engine.labelled(None).await? {
         if let Some(left) = cleaned.left(&container.owner, all) {
@@ -143,7 +143,7 @@ async fn remove_containers(engine: &Engine, cleaned: &mut Cleaned, all: bool) ->
             Err(error) => result = Err(error),
         }
     }
-    result.map_err(RuntimeError::from)
+    result.map_err(RolloutError::from)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `hitless run`, the main job: one scenario from validation to report. Puts the parts together and decides nothing.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use crate::analysis::verdict::{Asked, Verdict, judge};
 use crate::artifacts::image::ImageError;
 use crate::artifacts::program::ProgramError;
 use crate::console;
-use crate::experiment::{Experiment, ExperimentError};
+use crate::experiment::{self, Experiment, ExperimentError};
 use crate::host::engine::{Engine, EngineError};
 use crate::host::limits;
 use crate::model::clock::{Moment, WallOffset};
@@ -28,8 +29,9 @@ use crate::record::events::{EventLog, EventLogError};
 use crate::record::recorder::Recorder;
 use crate::report::files::{self, FilesError};
 use crate::report::terminal;
-use crate::rollout::runtime::output::OutputFiles;
-use crate::rollout::runtime::{RuntimeError, compose};
+use crate::rollout::error::RolloutError;
+use crate::rollout::stepwise;
+use crate::rollout::stepwise::output::OutputFiles;
 use crate::scenario::{self, Scenario, ServerKind, Subject};
 
 mod backend;
@@ -110,7 +112,7 @@ pub enum RunError {
     Interrupted,
     /// Before the experiment.
     #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[from] RolloutError),
     /// The container engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -136,6 +138,14 @@ pub enum RunError {
     EventLog(#[from] EventLogError),
 }
 
+impl RunError {
+    /// Whether a flag is missing, and the error names it.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Experiment(ExperimentError::Rollout(RolloutError::UnknownReadiness { .. })))
+    }
+}
+
 /// Whose server a scenario is about. Of a Compose project only the engine knows.
 ///
 /// # Errors
@@ -146,7 +156,7 @@ pub async fn server_of(scenario: &Scenario) -> Result<ServerKind, RunError> {
         Subject::Custom { .. } => Ok(ServerKind::Custom),
         Subject::Compose { file, services } => {
             let engine = Engine::connect().await?;
-            Ok(compose::server_of(&engine, file, services, scenario.target.port).await?)
+            Ok(stepwise::server_of(&engine, file, services, scenario.target.port).await?)
         }
     }
 }
@@ -214,13 +224,14 @@ pub async fn run(
     };
     let log = EventLog::create(&directory, head)?;
     let recorder = Recorder::start_with_budgets(&scenario.cohorts, &scenario.budgets, log);
-    let (Experiment { recording, cleanup_errors }, replicas) = {
+    let Experiment { recording, replicas, cleanup_errors } = {
         // How many replicas a project has is known when its containers are looked up.
         let is_project = matches!(scenario.subject, Subject::Compose { .. });
         let restarts = (!is_project).then_some(scenario.replicas * scenario.rounds as usize);
         let _progress = Progress::show(display, recorder.live(), restarts);
         let outputs = OutputFiles::in_directory(&directory);
-        backend.carry_out(&id, scenario, recorder, outputs, interrupt).await?
+        let rollout = backend.rollout(&id, scenario, Arc::new(recorder.clone()), outputs);
+        experiment::run(scenario, &rollout, recorder, interrupt).await?
     };
     let scenario = &Scenario { replicas, ..scenario.clone() };
     let summary = Summary::of(&recording);

@@ -108,6 +108,6 @@ fn judge(case: &'static Case, result: Result<Ran, RunError>) -> Result<Finding, 
 
 fn is_not_ready(error: &RunError) -> bool {
     use crate::experiment::ExperimentError;
-    use crate::rollout::runtime::RuntimeError;
-    matches!(error, RunError::Experiment(ExperimentError::Runtime(RuntimeError::NotReady { .. })))
+    use crate::rollout::error::RolloutError;
+    matches!(error, RunError::Experiment(ExperimentError::Rollout(RolloutError::NotReady { .. })))
 }

@@ -1,6 +1,10 @@
 //! When a replica has answered: what the recorder sees of it, and the fresh connections that bring it requests.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use crate::model::clock::Moment;
 use crate::model::fresh_connections::FreshConnectionRequests;
@@ -20,7 +24,18 @@ pub(super) struct RecordedAnswers<'a> {
 
 impl AnswerWatch for RecordedAnswers<'_> {
     /// Clients that keep their connections are asked to open new ones meanwhile.
-    async fn wait_until_answered(&self, replica: &str, since: Moment, patience: Duration) -> bool {
+    fn wait_until_answered<'a>(
+        &'a self,
+        replica: &'a Arc<str>,
+        since: Moment,
+        patience: Duration,
+    ) -> BoxFuture<'a, bool> {
+        self.wait(replica, since, patience).boxed()
+    }
+}
+
+impl RecordedAnswers<'_> {
+    async fn wait(&self, replica: &str, since: Moment, patience: Duration) -> bool {
         let _short_interval = self.recorder.shorten_interval();
         let since = since.relative_to(self.recorder.zero());
         let mut live = self.recorder.live();
@@ -56,7 +71,7 @@ mod tests {
         let answers = RecordedAnswers { recorder: &recorder, fresh_connections: &fresh_connections };
         let since = Moment::now();
         assert!(!fresh_connections.is_wanted());
-        let waiting = answers.wait_until_answered("a", since, Duration::from_secs(30));
+        let waiting = answers.wait("a", since, Duration::from_secs(30));
         let client = async {
             while !fresh_connections.is_wanted() {
                 tokio::task::yield_now().await;

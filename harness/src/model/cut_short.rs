@@ -22,6 +22,9 @@ pub enum CutShort {
         code: Option<i64>,
         /// The last lines of its output.
         last_words: String,
+        /// How many processes that it had started were still running.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        left_running: usize,
     },
     /// The rollout could not go on.
     RolloutFailed {
@@ -35,8 +38,20 @@ pub enum CutShort {
     Told(String),
 }
 
-/// "a ended on its own with exit code 3; it last said: out of memory".
-pub(crate) fn death(replica: &str, code: Option<i64>, last_words: &str) -> String {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// "replica a ended on its own with exit code 3; it last said: out of memory". A program whose first process ends well and
+/// leaves others has gone to the background.
+pub(crate) fn death(replica: &str, code: Option<i64>, last_words: &str, left_running: usize) -> String {
+    if left_running > 0 && code == Some(0) {
+        return format!(
+            "replica {replica} went to the background: its first process ended with exit code 0 and left {left_running} \
+             running, which hitless killed; run the program in the foreground (nginx: `daemon off;`){last_words}"
+        );
+    }
     let code = code.map_or_else(String::new, |code| format!(" with exit code {code}"));
     // What servers of every language print of EADDRINUSE (bind(2)).
     let is_in_use = ["EADDRINUSE", "ddress already in use", "ddress in use"];
@@ -54,8 +69,8 @@ impl fmt::Display for CutShort {
         match self {
             Self::FailureFound => out.write_str("the first failure ended the run, as asked"),
             Self::Interrupted => out.write_str("the run was interrupted"),
-            Self::ReplicaDied { replica, code, last_words } => {
-                write!(out, "{ROLLOUT_FAILED}{}", death(replica, *code, last_words))
+            Self::ReplicaDied { replica, code, last_words, left_running } => {
+                write!(out, "{ROLLOUT_FAILED}{}", death(replica, *code, last_words, *left_running))
             }
             Self::RolloutFailed { error } => write!(out, "{ROLLOUT_FAILED}{error}"),
             Self::Killed => out.write_str("the run was killed; this is what its events.jsonl says"),
@@ -70,9 +85,9 @@ mod tests {
 
     #[test]
     fn port_that_is_taken_is_told_with_what_to_do() {
-        let told = death("b", Some(1), "; it last said: bind: Address already in use (os error 98)");
+        let told = death("b", Some(1), "; it last said: bind: Address already in use (os error 98)", 0);
         assert!(told.contains("--replicas 1") && told.contains("SO_REUSEPORT"), "{told}");
-        assert!(!death("b", Some(1), "; it last said: no").contains("--replicas"));
+        assert!(!death("b", Some(1), "; it last said: no", 0).contains("--replicas"));
     }
 
     #[test]
@@ -81,6 +96,7 @@ mod tests {
             replica: "a".into(),
             code: Some(3),
             last_words: "; it last said: no".into(),
+            left_running: 0,
         };
         for reason in [CutShort::Interrupted, CutShort::Killed, died] {
             let json = serde_json::to_string(&reason).unwrap();

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, pending, ready};
 use hitless::experiment;
 use hitless::model::clock::Moment;
 use hitless::model::lifecycle::LifecycleKind;
+use hitless::model::restart::{RestartId, RestartStep};
 use hitless::model::scenario_info::ScenarioInfo;
 use hitless::model::sink::Sink;
 use hitless::options::Options;
 use hitless::record::events::EventLog;
 use hitless::record::recorder::Recorder;
-use hitless::rollout::runtime::{Replica, Runtime, RuntimeError};
-use hitless::scenario::{Order, Scenario, StopTimeout, Version};
+use hitless::rollout::error::RolloutError;
+use hitless::rollout::{AnswerWatch, Rollout};
+use hitless::scenario::Scenario;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,48 +52,46 @@ struct Impostors {
     sink: Arc<dyn Sink>,
 }
 
-impl Runtime for Impostors {
-    async fn assemble(&self) -> Result<Vec<Replica>, RuntimeError> {
-        Ok(["server-a", "server-b"].map(|name| Replica { name: name.into() }).into())
-    }
-
-    async fn start(&self, replica: &Replica) -> Result<(), RuntimeError> {
-        self.sink.record_now(&replica.name, LifecycleKind::Started);
+impl Impostors {
+    async fn restart(&self) -> Result<(), RolloutError> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let replica: Arc<str> = "server-a".into();
+        let began = RestartStep::Began { replica: Arc::clone(&replica), round: 1 };
+        self.sink.restart(RestartId(0), Moment::now(), began);
+        for kind in [
+            LifecycleKind::TerminateRequested,
+            LifecycleKind::Exited,
+            LifecycleKind::StartRequested,
+            LifecycleKind::Started,
+            LifecycleKind::Ready,
+        ] {
+            self.sink.record_now(&replica, kind);
+        }
+        self.sink.restart(RestartId(0), Moment::now(), RestartStep::Answered);
+        tokio::time::sleep(Duration::from_millis(200)).await;
         Ok(())
     }
+}
 
-    async fn wait_until_ready(&self, replica: &Replica, _patience: Duration) -> Result<Moment, RuntimeError> {
-        Ok(self.sink.record_now(&replica.name, LifecycleKind::Ready))
+impl Rollout for Impostors {
+    fn assemble(&self) -> BoxFuture<'_, Result<usize, RolloutError>> {
+        ready(Ok(1)).boxed()
     }
 
-    async fn stop(&self, replica: &Replica, _timeout: StopTimeout) -> Result<(), RuntimeError> {
-        self.sink.record_now(&replica.name, LifecycleKind::Exited);
-        Ok(())
+    fn perform<'a>(&'a self, _: &'a dyn AnswerWatch) -> BoxFuture<'a, Result<(), RolloutError>> {
+        self.restart().boxed()
     }
 
-    async fn successor(
-        &self,
-        replica: &Replica,
-        _edition: Version,
-        _order: Order,
-    ) -> Result<Replica, RuntimeError> {
-        Ok(replica.clone())
+    fn unexpected_end(&self) -> BoxFuture<'_, RolloutError> {
+        pending().boxed()
     }
 
-    async fn discard(&self, _replica: &Replica) -> Result<(), RuntimeError> {
-        Ok(())
+    fn retire(&self) -> BoxFuture<'_, Result<(), RolloutError>> {
+        ready(Ok(())).boxed()
     }
 
-    async fn unexpected_end(&self) -> RuntimeError {
-        std::future::pending().await
-    }
-
-    async fn retire(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
-        Ok(())
-    }
-
-    async fn dismantle(&self, _timeout: StopTimeout) -> Result<(), RuntimeError> {
-        Ok(())
+    fn dismantle(&self) -> BoxFuture<'_, Result<(), RolloutError>> {
+        ready(Ok(())).boxed()
     }
 }
 
@@ -145,8 +147,8 @@ async fn recorded(texts: Texts) -> TempDir {
     head.scenario = ScenarioInfo::of(&scenario);
     let log = EventLog::create(directory.path(), head).expect("an events.jsonl");
     let recorder = Recorder::start(&scenario.cohorts, log);
-    let runtime = Impostors { sink: Arc::new(recorder.clone()) };
-    experiment::run(&scenario, &runtime, recorder, &CancellationToken::new()).await.expect("a run");
+    let rollout = Impostors { sink: Arc::new(recorder.clone()) };
+    experiment::run(&scenario, &rollout, recorder, &CancellationToken::new()).await.expect("a run");
     server.abort();
     directory
 }

@@ -1,28 +1,22 @@
-//! Where the replicas of a run live: provides what they are started from, and carries the experiment out there.
+//! Where the replicas of a run live: provides what they are started from, and makes the rollout of them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
 
 use super::RunError;
 use crate::artifacts::checkout::Artifact;
 use crate::artifacts::image::{self, Built};
 use crate::artifacts::program;
 use crate::console;
-use crate::experiment::{self, Experiment};
 use crate::host::engine::Engine;
 use crate::host::owner;
 use crate::model::sink::Sink;
 use crate::progress::Display;
-use crate::record::recorder::Recorder;
-use crate::rollout::runtime::RuntimeError;
-use crate::rollout::runtime::compose::ComposeRuntime;
-use crate::rollout::runtime::docker::DockerRuntime;
-use crate::rollout::runtime::output::OutputFiles;
-use crate::rollout::runtime::probe::check_port;
-use crate::rollout::runtime::process::ProcessRuntime;
+use crate::rollout::error::RolloutError;
+use crate::rollout::stepwise::Stepwise;
+use crate::rollout::stepwise::output::OutputFiles;
+use crate::rollout::stepwise::port::check_port;
 use crate::scenario::{LaunchSource, Program, SERVER_IMAGE, Scenario, Subject, Versions};
 
 /// Where the replicas of a run live, with all that it takes to start them.
@@ -76,7 +70,7 @@ impl Backend {
     ///
     /// # Errors
     /// The engine does not say what it is.
-    pub(super) async fn engine(&self) -> Result<String, RuntimeError> {
+    pub(super) async fn engine(&self) -> Result<String, RolloutError> {
         match self {
             Self::Docker { engine, .. } | Self::Compose { engine, .. } => {
                 let version = engine.version().await?;
@@ -86,36 +80,25 @@ impl Backend {
         }
     }
 
-    /// Runs the experiment here; also says how many replicas there were.
-    ///
-    /// # Errors
-    /// Those of [`experiment::run`].
-    pub(super) async fn carry_out(
+    /// The rollout of the replicas that live here.
+    pub(super) fn rollout(
         self,
         run: &str,
         scenario: &Scenario,
-        recorder: Recorder,
+        sink: Arc<dyn Sink>,
         outputs: OutputFiles,
-        interrupt: &CancellationToken,
-    ) -> Result<(Experiment, usize), RunError> {
+    ) -> Stepwise {
         let owner = owner::this_process();
-        let told: Arc<dyn Sink> = Arc::new(recorder.clone());
-        let experiment = match self {
+        let names = (run, &*owner);
+        match self {
             Self::Docker { engine, images } => {
-                let runtime = DockerRuntime::new(engine, run, &owner, images, scenario, told, outputs);
-                experiment::run(scenario, &runtime, recorder, interrupt).await?
+                Stepwise::of_containers(engine, names, images, scenario, sink, outputs)
             }
-            Self::Process { commands } => {
-                let runtime = ProcessRuntime::new(run, &owner, commands, scenario, told, outputs);
-                experiment::run(scenario, &runtime, recorder, interrupt).await?
-            }
+            Self::Process { commands } => Stepwise::of_processes(names, commands, scenario, sink, outputs),
             Self::Compose { engine, file, services } => {
-                let runtime = ComposeRuntime::new(engine, file, services, scenario, told, outputs);
-                let experiment = experiment::run(scenario, &runtime, recorder, interrupt).await?;
-                return Ok((experiment, runtime.replicas()));
+                Stepwise::of_project(engine, file, services, scenario, sink, outputs)
             }
-        };
-        Ok((experiment, scenario.replicas))
+        }
     }
 }
 

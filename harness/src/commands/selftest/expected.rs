@@ -168,6 +168,7 @@ mod tests {
                         replica: "server-a".into(),
                         code: Some(1),
                         last_words: String::new(),
+                        left_running: 0,
                     });
                 }),
             ),

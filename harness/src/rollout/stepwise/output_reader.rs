@@ -2,27 +2,25 @@
 
 use std::sync::Arc;
 
-use serde_json::Map;
-
 use super::logline;
 use super::output::OutputFile;
-use super::watched::{Watched, locked};
+use super::tracked_replica::{TrackedReplica, locked};
 use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleKind, Source};
 
 /// Reads one life's output of a replica, however it arrives.
 #[derive(Debug)]
-pub(super) struct OutputReader {
+pub(crate) struct OutputReader {
     file: OutputFile,
-    watched: Arc<Watched>,
+    replica: Arc<TrackedReplica>,
     /// The text that says that the replica is ready, if one does.
     ready_text: Option<ReadyText>,
     pending: logline::Lines,
 }
 
 impl OutputReader {
-    pub(super) fn new(file: OutputFile, watched: Arc<Watched>, ready_text: Option<String>) -> Self {
-        Self { file, watched, ready_text: ready_text.map(ReadyText::new), pending: logline::Lines::default() }
+    pub(super) fn new(file: OutputFile, replica: Arc<TrackedReplica>, ready_text: Option<String>) -> Self {
+        Self { file, replica, ready_text: ready_text.map(ReadyText::new), pending: logline::Lines::default() }
     }
 
     /// Takes what was written.
@@ -32,15 +30,12 @@ impl OutputReader {
         for line in self.pending.push(chunk) {
             self.take(&line);
         }
-        let is_known = self.watched.life.borrow().ready.is_some();
-        if is_ready && !is_known {
-            let now = Moment::now();
-            self.watched.life.send_modify(|life| life.ready = Some(now));
-            self.watched.tell(now, LifecycleKind::Ready, Source::Server, Map::new());
+        if is_ready {
+            self.replica.take_ready(Moment::now());
         }
         if !self.pending.begun().is_empty() {
             // What has no end yet is said all the same.
-            locked(&self.watched.tail).begin(self.pending.begun());
+            locked(&self.replica.tail).begin(self.pending.begun());
         }
     }
 
@@ -57,16 +52,16 @@ impl OutputReader {
         let logged = logline::parse(line, now);
         if let Some(logged) = logged {
             if logged.kind == LifecycleKind::Ready {
-                self.watched.life.send_modify(|life| life.ready = Some(logged.at));
+                self.replica.life.send_modify(|life| life.ready = Some(logged.at));
             }
-            self.watched.tell(logged.at, logged.kind, Source::Server, logged.fields);
+            self.replica.tell(logged.at, logged.kind, Source::Server, logged.fields);
         }
-        locked(&self.watched.tail).push(line);
+        locked(&self.replica.tail).push(line);
     }
 
     /// A process that writes has begun, whatever is said of it later.
     fn take_sign(&self, line: &str, now: Moment) {
-        self.watched.life.send_if_modified(|life| {
+        self.replica.life.send_if_modified(|life| {
             let is_first = life.first_sign.is_none();
             if is_first {
                 life.first_sign = Some(logline::stamp(line, now).unwrap_or(now));
@@ -78,19 +73,19 @@ impl OutputReader {
 
 /// Looks for a text in output that comes in pieces, wherever they are cut and whether a line ends there or not.
 #[derive(Debug)]
-struct ReadyText {
+pub(super) struct ReadyText {
     text: String,
     /// The last bytes of what came before: the text may have begun there.
     before: Vec<u8>,
 }
 
 impl ReadyText {
-    fn new(text: String) -> Self {
+    pub(super) fn new(text: String) -> Self {
         Self { text, before: Vec::new() }
     }
 
     /// Whether the text ends in this piece.
-    fn is_in(&mut self, piece: &[u8]) -> bool {
+    pub(super) fn is_in(&mut self, piece: &[u8]) -> bool {
         self.before.extend_from_slice(piece);
         let text = self.text.as_bytes();
         let is_found = self.before.windows(text.len().max(1)).any(|window| window == text);

@@ -7,14 +7,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bollard::models::EventMessage;
-use futures_util::StreamExt;
-use tokio::sync::watch;
-
-use super::container::Container;
 use crate::host::engine::{Engine, reason};
 use crate::model::clock::{Moment, WallOffset};
-use crate::rollout::runtime::watched::{Ending, Watched, locked};
+use crate::rollout::stepwise::tracked_replica::{Loss, Losses, TrackedReplica, locked};
+use bollard::models::EventMessage;
+use futures_util::StreamExt;
 
 /// A stream that breaks off is taken up again after so long,
 pub(super) const PAUSE: Duration = Duration::from_millis(250);
@@ -23,17 +20,15 @@ const MOST_BREAKS: u32 = 20;
 /// A stream that lasted so long did not break off at once.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// The containers that are followed; shared with who makes and removes them.
-pub(super) type Followed = Arc<Mutex<Vec<Container>>>;
-
-/// What ends a run from outside.
+/// One replica's container.
 #[derive(Debug, Clone)]
-pub(super) enum Loss {
-    /// A replica ended although nobody asked it to.
-    Replica(Arc<Watched>),
-    /// The engine's events cannot be heard any more.
-    Events(String),
+pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) replica: Arc<TrackedReplica>,
 }
+
+/// The containers that are followed; shared with the launcher.
+pub(super) type Followed = Arc<Mutex<Vec<Container>>>;
 
 /// Follows the engine's events until it is dropped.
 #[derive(Debug)]
@@ -41,7 +36,7 @@ pub(super) struct Follower {
     pub(super) engine: Engine,
     pub(super) followed: Followed,
     pub(super) wall: WallOffset,
-    pub(super) lost: watch::Sender<Option<Loss>>,
+    pub(super) losses: Losses,
     /// How long it waits before it takes up a stream that broke off.
     pub(super) pause: Duration,
 }
@@ -55,7 +50,7 @@ impl Follower {
             let why = self.follow(&mut since).await;
             breaks = if Moment::now().since(began) >= LASTED { 1 } else { breaks + 1 };
             if breaks >= MOST_BREAKS {
-                self.lost.send_replace(Some(Loss::Events(why)));
+                self.losses.tell(Loss::Sight { operation: "follow the engine's events", reason: why });
                 return;
             }
             tokio::time::sleep(self.pause).await;
@@ -92,7 +87,7 @@ impl Follower {
         match event.action.as_deref() {
             Some("kill") => {
                 let signal = attributes.get("signal").map(String::as_str).unwrap_or_default();
-                container.watched.take_signal(at, signal);
+                container.replica.take_signal(at, signal);
             }
             Some("die") => self.take_end(&container, at, &attributes).await,
             _ => {}
@@ -102,15 +97,12 @@ impl Follower {
     /// The event comes when the engine has tidied up, tens of milliseconds after the process's end; the container's
     /// state says when that was.
     async fn take_end(&self, container: &Container, told: Moment, attributes: &HashMap<String, String>) {
-        let watched = &container.watched;
         let state = self.engine.state_of(&container.id).await.unwrap_or_default();
         let runs_again = state.running.unwrap_or(false);
         let finished = self.wall.moment_of(state.finished_at.as_deref()).filter(|at| *at <= told);
         let at = if runs_again { told } else { finished.unwrap_or(told) };
         let code = attributes.get("exitCode").and_then(|code| code.parse::<i64>().ok());
-        if watched.take_end(at, code, runs_again) == Ending::Death {
-            self.lost.send_replace(Some(Loss::Replica(Arc::clone(watched))));
-        }
+        container.replica.take_end(at, code, runs_again);
     }
 }
 
@@ -121,12 +113,14 @@ mod tests {
     use tempfile::TempDir;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{UnixListener, UnixStream};
+    use tokio::sync::watch;
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
     use crate::host::engine::Address;
     use crate::model::sink::Nowhere;
-    use crate::rollout::runtime::life::Life;
+    use crate::rollout::replica::Replica;
+    use crate::rollout::stepwise::tracked_replica::Provenance;
 
     const WALL: WallOffset = WallOffset::with(Moment::from_nanoseconds(0), 1_000_000_000_000);
 
@@ -159,19 +153,19 @@ mod tests {
         }
 
         /// Follows its events, with a container that runs.
-        fn followed(&self) -> (Arc<Watched>, watch::Receiver<Option<Loss>>, AbortOnDropHandle<()>) {
-            let watched = Arc::new(Watched::new("a".into(), Life::found(true), Arc::new(Nowhere)));
-            let container = Container { id: "c1".into(), watched: Arc::clone(&watched) };
-            let lost = watch::Sender::new(None);
-            let losses = lost.subscribe();
+        fn followed(&self) -> (Arc<TrackedReplica>, Losses, AbortOnDropHandle<()>) {
+            let losses = Losses::default();
+            let (sink, found) = (Arc::new(Nowhere), Provenance::Found);
+            let replica = Arc::new(TrackedReplica::new(Replica::named("a"), found, sink, losses.clone()));
+            let container = Container { id: "c1".into(), replica: Arc::clone(&replica) };
             let follower = Follower {
                 engine: self.engine.clone(),
                 followed: Arc::new(Mutex::new(vec![container])),
                 wall: WALL,
-                lost,
+                losses: losses.clone(),
                 pause: Duration::from_millis(1),
             };
-            (watched, losses, AbortOnDropHandle::new(tokio::spawn(follower.run(1_000_000_000_000_000_000))))
+            (replica, losses, AbortOnDropHandle::new(tokio::spawn(follower.run(1_000_000_000_000_000_000))))
         }
     }
 
@@ -241,23 +235,21 @@ mod tests {
     #[tokio::test]
     async fn end_is_the_process_own_and_not_the_engines_word_of_it() {
         let stub = Stub::telling(&[Stream::Holds(&[KILL, DIE])]).await;
-        let (watched, _losses, _following) = stub.followed();
-        watched.life.send_modify(|life| {
-            life.ask_to_end();
-        });
-        let end = tokio::time::timeout(Duration::from_secs(30), watched.end_of(1)).await.unwrap();
+        let (replica, _losses, _following) = stub.followed();
+        replica.ask_to_end();
+        let end = tokio::time::timeout(Duration::from_secs(30), replica.end_of(1)).await.unwrap();
         assert_eq!((end.at, end.code), (Moment::from_nanoseconds(5_000_000_000), Some(7)));
-        assert!(watched.life.borrow().was_killed);
+        assert!(replica.life.borrow().was_killed);
     }
 
     #[tokio::test]
     async fn stream_that_breaks_off_is_taken_up_where_it_ended() {
         let stub =
             Stub::telling(&[Stream::Breaks(&[KILL]), Stream::Breaks(&[]), Stream::Holds(&[DIE])]).await;
-        let (watched, mut losses, _following) = stub.followed();
-        let loss = tokio::time::timeout(Duration::from_secs(30), losses.wait_for(Option::is_some)).await;
-        assert!(matches!(*loss.unwrap().unwrap(), Some(Loss::Replica(_))), "nobody asked for this end");
-        assert!(watched.life.borrow().has_died());
+        let (replica, losses, _following) = stub.followed();
+        let loss = tokio::time::timeout(Duration::from_secs(30), losses.first()).await.unwrap();
+        assert!(matches!(loss, Loss::Replica(_)), "nobody asked for this end");
+        assert!(replica.life.borrow().has_died());
         let since = ["1000000000.000000000", "1000000005.000000001", "1000000005.000000001"];
         assert_eq!(*stub.asked_since.borrow(), since);
     }
@@ -265,9 +257,9 @@ mod tests {
     #[tokio::test]
     async fn stream_that_always_breaks_off_is_given_up() {
         let stub = Stub::telling(&[Stream::Breaks(&[])]).await;
-        let (_watched, mut losses, _following) = stub.followed();
-        let loss = tokio::time::timeout(Duration::from_secs(30), losses.wait_for(Option::is_some)).await;
-        assert!(matches!(*loss.unwrap().unwrap(), Some(Loss::Events(_))));
+        let (_replica, losses, _following) = stub.followed();
+        let loss = tokio::time::timeout(Duration::from_secs(30), losses.first()).await.unwrap();
+        assert!(matches!(loss, Loss::Sight { .. }));
         assert_eq!(stub.asked_since.borrow().len(), MOST_BREAKS as usize);
     }
 }

@@ -30,6 +30,12 @@ impl OutputFiles {
         Self { folder }
     }
 
+    /// Output that is not kept.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        Self { folder: PathBuf::from("/dev/null") }
+    }
+
     /// The end of a replica's file.
     pub(super) fn of(&self, replica: &str) -> OutputFile {
         let name: String =

@@ -18,6 +18,8 @@ pub(super) struct Life {
     pub(super) ready: Option<Moment>,
     /// Whether it was sent SIGKILL.
     pub(super) was_killed: bool,
+    /// How many processes that it had started were still running when it ended.
+    pub(super) left_running: usize,
     /// How the last life ended.
     pub(super) end: Option<End>,
 }
@@ -42,6 +44,15 @@ pub(super) enum EndAsked {
     Now(u64),
     /// An earlier one's, which was given up.
     Before(u64),
+}
+
+impl EndAsked {
+    /// The number of the life that is to end.
+    pub(super) const fn number(self) -> u64 {
+        match self {
+            Self::Now(number) | Self::Before(number) => number,
+        }
+    }
 }
 
 impl Life {

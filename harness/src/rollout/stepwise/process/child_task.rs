@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::child::{Child, exit_code};
 use super::mark::{Mark, kill_all};
 use crate::model::clock::Moment;
-use crate::rollout::runtime::watched::{Ending, Watched};
+use crate::rollout::stepwise::tracked_replica::TrackedReplica;
 
 /// How long a killed process may take until it is gone: it may hang in the kernel.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps a child; dropped, it kills the child and all of its group.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct ChildTask {
     orders: mpsc::UnboundedSender<Order>,
     _keeping: AbortOnDropHandle<()>,
 }
@@ -41,16 +41,11 @@ enum What {
     PutDown,
 }
 
-impl Keeper {
-    /// Keeps `child`, one life of `watched`; what it starts carries `mark`. `lost` hears of an end that nobody asked for.
-    pub(super) fn keep(
-        child: Child,
-        mark: Mark,
-        watched: Arc<Watched>,
-        lost: watch::Sender<Option<Arc<Watched>>>,
-    ) -> Self {
+impl ChildTask {
+    /// Keeps `child`, one life of `replica`; what it starts carries `mark`.
+    pub(super) fn keep(child: Child, mark: Mark, replica: Arc<TrackedReplica>) -> Self {
         let (orders, ordered) = mpsc::unbounded_channel();
-        let keeping = tokio::spawn(keep(child, mark, ordered, watched, lost));
+        let keeping = tokio::spawn(keep(child, mark, ordered, replica));
         Self { orders, _keeping: AbortOnDropHandle::new(keeping) }
     }
 
@@ -84,8 +79,7 @@ async fn keep(
     mut child: Child,
     mark: Mark,
     mut orders: mpsc::UnboundedReceiver<Order>,
-    watched: Arc<Watched>,
-    lost: watch::Sender<Option<Arc<Watched>>>,
+    replica: Arc<TrackedReplica>,
 ) {
     let status = loop {
         tokio::select! {
@@ -115,9 +109,7 @@ async fn keep(
     let left = tokio::task::spawn_blocking(move || kill_all(&mark)).await.unwrap_or(0);
     drop(child);
     if left > 0 {
-        watched.take_kill_of_rest(at, left);
+        replica.take_kill_of_rest(at, left);
     }
-    if watched.take_end(at, status.ok().and_then(exit_code), false) == Ending::Death {
-        lost.send_replace(Some(watched));
-    }
+    replica.take_end(at, status.ok().and_then(exit_code), false);
 }

@@ -1,55 +1,102 @@
-//! One replica as the harness watches it: the harness asks, whoever runs the replica tells of its process, and the
-//! process's output tells the rest. No I/O of its own.
+//! Tracks a replica's state, for every launcher: the harness asks, the launcher tells of the process, and the process's
+//! output tells the rest. No I/O of its own.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::life::{End, Life};
+use super::life::{End, EndAsked, Life};
 use super::logline::Tail;
-use super::probe::Crowd;
-use super::{Replica, Runtime, RuntimeError};
+use super::port::ExpectedListeners;
 use crate::model::clock::Moment;
 use crate::model::lifecycle::{LifecycleEvent, LifecycleKind, Source};
 use crate::model::sink::Sink;
-use crate::scenario::StopTimeout;
+use crate::rollout::error::RolloutError;
+use crate::rollout::replica::Replica;
 
 /// How long the rest of an ended process's output may take to arrive.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Where a replica comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Provenance {
+    /// The run makes it, and removes it.
+    Made,
+    /// It was found running, and is left running.
+    Found,
+}
+
+/// What ends a run from outside.
+#[derive(Debug, Clone)]
+pub(super) enum Loss {
+    /// A replica ended although nobody asked it to.
+    Replica(Arc<str>),
+    /// The ends of replicas cannot be seen any more.
+    Sight {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        reason: String,
+    },
+}
+
+/// Where the first loss of a run is told; clones are the same place.
+#[derive(Debug, Clone)]
+pub(crate) struct Losses(watch::Sender<Option<Loss>>);
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl Losses {
+    pub(super) fn tell(&self, loss: Loss) {
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                *first = Some(loss);
+            }
+            is_first
+        });
+    }
+
+    /// Waits for the first one.
+    pub(super) async fn first(&self) -> Loss {
+        let mut losses = self.0.subscribe();
+        let first = losses.wait_for(Option::is_some).await.ok().and_then(|loss| loss.clone());
+        first.expect("the sender is owned here, so the wait ends with what it waited for")
+    }
+}
+
 /// One replica, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct TrackedReplica {
     pub(super) name: Arc<str>,
+    pub(super) provenance: Provenance,
     pub(super) life: watch::Sender<Life>,
     /// What the port has to show before a probe of it says anything about this replica.
-    pub(super) crowd: Mutex<Crowd>,
+    pub(super) expected_listeners: Mutex<ExpectedListeners>,
     pub(super) tail: Mutex<Tail>,
     sink: Arc<dyn Sink>,
+    losses: Losses,
     output: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
-/// What an end was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Somebody asked for it.
-    AskedFor,
-    /// Nobody did.
-    Death,
-}
-
-impl Watched {
-    pub(super) fn new(name: Arc<str>, life: Life, sink: Arc<dyn Sink>) -> Self {
+impl TrackedReplica {
+    pub(super) fn new(replica: Replica, provenance: Provenance, sink: Arc<dyn Sink>, losses: Losses) -> Self {
+        let is_running = provenance == Provenance::Found;
         Self {
-            name,
-            life: watch::Sender::new(life),
-            crowd: Mutex::new(Crowd::Alone),
+            name: replica.name,
+            provenance,
+            life: watch::Sender::new(Life::found(is_running)),
+            expected_listeners: Mutex::new(ExpectedListeners::Alone),
             tail: Mutex::default(),
             sink,
+            losses,
             output: Mutex::default(),
         }
     }
@@ -57,6 +104,26 @@ impl Watched {
     /// Its name, as the rollout knows it.
     pub(super) fn replica(&self) -> Replica {
         Replica { name: Arc::clone(&self.name) }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.life.borrow().is_running
+    }
+
+    /// The life that is now is to end.
+    pub(super) fn ask_to_end(&self) -> EndAsked {
+        let mut asked = EndAsked::Before(0);
+        self.life.send_modify(|life| asked = life.ask_to_end());
+        asked
+    }
+
+    /// It is ready, as its output or its log says.
+    pub(super) fn take_ready(&self, at: Moment) {
+        let is_known = self.life.borrow().ready.is_some();
+        if !is_known {
+            self.life.send_modify(|life| life.ready = Some(at));
+            self.tell(at, LifecycleKind::Ready, Source::Server, Map::new());
+        }
     }
 
     /// Records something in its life.
@@ -81,20 +148,25 @@ impl Watched {
 
     /// Its first process has ended and left others, which were killed: as in a container, nothing outlives the first.
     pub(super) fn take_kill_of_rest(&self, at: Moment, processes: usize) {
-        self.life.send_modify(|life| life.was_killed = true);
+        self.life.send_modify(|life| {
+            life.was_killed = true;
+            life.left_running = processes;
+        });
         let fields = json!({"signal": "SIGKILL", "by": "hitless", "processes_left": processes});
         let Value::Object(fields) = fields else { return };
         self.tell(at, LifecycleKind::Killed, Source::Harness, fields);
     }
 
-    /// Its process has ended.
-    pub(super) fn take_end(&self, at: Moment, code: Option<i64>, runs_again: bool) -> Ending {
+    /// Its process has ended. An end that nobody asked for is a loss.
+    pub(super) fn take_end(&self, at: Moment, code: Option<i64>, runs_again: bool) {
         // Told before it is known: who waits for the end goes on to the next phase, and that comes after it.
         let fields = Map::from_iter([("code".to_owned(), json!(code))]);
         self.tell(at, LifecycleKind::Exited, Source::Engine, fields);
         let mut is_expected = true;
         self.life.send_modify(|life| is_expected = life.take_end(at, code, runs_again).is_expected);
-        if is_expected { Ending::AskedFor } else { Ending::Death }
+        if !is_expected {
+            self.losses.tell(Loss::Replica(Arc::clone(&self.name)));
+        }
     }
 
     /// Gives it the task that reads its output; the task ends with it.
@@ -132,39 +204,22 @@ impl Watched {
     }
 
     /// Waits until a life ends although nobody asked it to; says so with its last words.
-    pub(super) async fn death(&self) -> RuntimeError {
+    pub(super) async fn death(&self) -> RolloutError {
         let mut life = self.life.subscribe();
-        let code = match life.wait_for(Life::has_died).await {
-            Ok(life) => life.end.and_then(|end| end.code),
-            Err(_) => None,
+        let (code, left_running) = match life.wait_for(Life::has_died).await {
+            Ok(life) => (life.end.and_then(|end| end.code), life.left_running),
+            Err(_) => (None, 0),
         };
         // Its last words may still be on their way.
         self.finish_output().await;
-        let reason = locked(&self.tail).last_words();
-        RuntimeError::Died { replica: Arc::clone(&self.name), code, reason }
+        let last_words = locked(&self.tail).last_words();
+        RolloutError::Died { replica: Arc::clone(&self.name), code, last_words, left_running }
     }
 
     /// That something could not be done with this replica.
-    pub(super) fn failed(&self, operation: &'static str, reason: impl Into<String>) -> RuntimeError {
-        RuntimeError::Replica { operation, replica: Arc::clone(&self.name), reason: reason.into() }
+    pub(super) fn failed(&self, operation: &'static str, reason: impl Into<String>) -> RolloutError {
+        RolloutError::Replica { operation, replica: Arc::clone(&self.name), reason: reason.into() }
     }
-}
-
-/// Stops those that run, all at once, and reads all that they wrote.
-pub(super) async fn stop_all<R: Runtime>(
-    runtime: &R,
-    all: Vec<Arc<Watched>>,
-    timeout: StopTimeout,
-) -> Result<(), RuntimeError> {
-    let stopping = all.iter().filter(|one| one.life.borrow().is_running).map(async |one| {
-        if !one.life.borrow().is_asked_to_end() {
-            one.sink.record_now(&one.name, LifecycleKind::TerminateRequested);
-        }
-        let stopped = runtime.stop(&one.replica(), timeout).await;
-        one.finish_output().await;
-        stopped.map(drop)
-    });
-    join_all(stopping).await.into_iter().collect()
 }
 
 /// The data of these locks is whole after every statement, so a panic elsewhere does not spoil it.
@@ -179,12 +234,13 @@ mod tests {
 
     #[tokio::test]
     async fn death_is_told_with_code_and_last_words() {
-        let watched = Watched::new("a".into(), Life::found(true), Arc::new(Nowhere));
-        locked(&watched.tail).push("out of memory");
-        watched.life.send_modify(|life| {
+        let replica = Replica::named("a");
+        let tracked = TrackedReplica::new(replica, Provenance::Found, Arc::new(Nowhere), Losses::default());
+        locked(&tracked.tail).push("out of memory");
+        tracked.life.send_modify(|life| {
             life.take_end(Moment::from_nanoseconds(5), Some(3), false);
         });
-        let told = watched.death().await.to_string();
+        let told = tracked.death().await.to_string();
         assert_eq!(told, "replica a ended on its own with exit code 3; it last said: out of memory");
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::host::listeners::Listeners;
 use crate::model::clock::Moment;
-use crate::rollout::runtime::RuntimeError;
+use crate::rollout::error::RolloutError;
 use crate::scenario::Target;
 
 const ASK_EVERY: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ const MOST_PROBES: u64 = 256;
 
 /// What the port has to show before a probe of it says anything about one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Crowd {
+pub(super) enum ExpectedListeners {
     /// Nothing: the replica has the port alone, or runs already.
     Alone,
     /// So many listeners.
@@ -34,10 +34,10 @@ pub(super) enum Crowd {
     Opaque,
 }
 
-/// What came of looking for a crowd.
+/// What the port shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sight {
-    /// The port shows it.
+pub(super) enum PortView {
+    /// As many listeners as expected.
     Shown,
     /// Somebody accepts connections, and no listener is to be seen: the port belongs to another network namespace.
     Blind,
@@ -80,23 +80,23 @@ impl Port {
 
     /// What the port has to show once a replica that is about to start beside `siblings` others is there: what it showed
     /// before it was stopped, or one listener more than now.
-    pub(super) fn crowd_of_start(&self, siblings: usize) -> Crowd {
+    pub(super) fn expected_after_start(&self, siblings: usize) -> ExpectedListeners {
         match (self.count(), self.take_before_stop()) {
-            (Some(now), Some(before)) if now < before => Crowd::Listeners(before),
-            (Some(now), None) => Crowd::Listeners(now + 1),
-            _ if siblings == 0 => Crowd::Alone,
-            _ => Crowd::Opaque,
+            (Some(now), Some(before)) if now < before => ExpectedListeners::Listeners(before),
+            (Some(now), None) => ExpectedListeners::Listeners(now + 1),
+            _ if siblings == 0 => ExpectedListeners::Alone,
+            _ => ExpectedListeners::Opaque,
         }
     }
 
     /// Waits until the port shows what it has to, or it is clear that nothing of it can be seen from here.
-    pub(super) async fn until_shown(&self, crowd: Crowd) -> Sight {
-        let Crowd::Listeners(least) = crowd else { return Sight::Shown };
+    pub(super) async fn until_shown(&self, expected: ExpectedListeners) -> PortView {
+        let ExpectedListeners::Listeners(least) = expected else { return PortView::Shown };
         loop {
             match self.count() {
-                Some(now) if now >= least => return Sight::Shown,
+                Some(now) if now >= least => return PortView::Shown,
                 // A listener that came in between would be seen the second time.
-                Some(0) if self.is_connected().await && self.count() == Some(0) => return Sight::Blind,
+                Some(0) if self.is_connected().await && self.count() == Some(0) => return PortView::Blind,
                 _ => tokio::time::sleep(LOOK_EVERY).await,
             }
         }
@@ -115,10 +115,10 @@ impl Port {
         matches!(tokio::time::timeout(ONE_PROBE, connecting).await, Ok(Ok(_)))
     }
 
-    /// Waits until a GET of `path` is answered with a status from 200 to 299, whichever listener of the crowd gets it.
-    pub(super) async fn until_answered(&self, path: &str, crowd: Crowd) -> Moment {
-        let wanted = match crowd {
-            Crowd::Listeners(listeners) if listeners > 1 => {
+    /// Waits until a GET of `path` is answered with a status from 200 to 299, whichever listener of them gets it.
+    pub(super) async fn until_answered(&self, path: &str, expected: ExpectedListeners) -> Moment {
+        let wanted = match expected {
+            ExpectedListeners::Listeners(listeners) if listeners > 1 => {
                 (PROBES_PER_LISTENER * listeners).min(MOST_PROBES)
             }
             _ => 1,
@@ -145,9 +145,9 @@ impl Port {
     }
 
     /// What the port lacks: fewer listeners than are waited for, or a good answer.
-    pub(super) fn lacks(&self, crowd: Crowd) -> String {
-        match (crowd, self.count()) {
-            (Crowd::Listeners(least), Some(now)) if now < least => {
+    pub(super) fn lacks(&self, expected: ExpectedListeners) -> String {
+        match (expected, self.count()) {
+            (ExpectedListeners::Listeners(least), Some(now)) if now < least => {
                 let listeners = if now == 1 { "listener" } else { "listeners" };
                 format!(": the port has {now} {listeners}, and {least} are needed")
             }
@@ -171,8 +171,8 @@ impl Port {
 /// Checks that nobody listens on the target's port. A bind that shares nothing fails if anybody does, sharing or not.
 ///
 /// # Errors
-/// [`RuntimeError::PortTaken`].
-pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
+/// [`RolloutError::PortTaken`].
+pub fn check_port(target: &Target) -> Result<(), RolloutError> {
     let any = if target.host.is_ipv6() {
         IpAddr::from(Ipv6Addr::UNSPECIFIED)
     } else {
@@ -180,8 +180,8 @@ pub fn check_port(target: &Target) -> Result<(), RuntimeError> {
     };
     match TcpListener::bind((any, target.port)) {
         Ok(_) => Ok(()),
-        Err(error) => Err(RuntimeError::PortTaken(format!(
-            "port {} cannot be used: {error}; stop who listens there (`hitless clean` if it is an interrupted run), or \
+        Err(error) => Err(RolloutError::PortTaken(format!(
+            "port {} cannot be used: {error}; stop the process that is listening on it (`hitless clean` if it is an interrupted run), or \
              choose another with --url http://127.0.0.1:PORT/",
             target.port
         ))),
@@ -252,9 +252,9 @@ mod tests {
         let replica = listener(number);
         port.note_before_stop();
         drop(replica);
-        let crowd = port.crowd_of_start(1);
-        assert_eq!(crowd, Crowd::Listeners(2));
-        let mut shown = std::pin::pin!(port.until_shown(crowd));
+        let expected = port.expected_after_start(1);
+        assert_eq!(expected, ExpectedListeners::Listeners(2));
+        let mut shown = std::pin::pin!(port.until_shown(expected));
         assert!(futures_util::poll!(&mut shown).is_pending(), "the sibling alone shows nothing");
         let _replica = listener(number);
         tokio::time::timeout(Duration::from_secs(30), shown).await.unwrap();
@@ -266,19 +266,23 @@ mod tests {
         // Looks elsewhere, as it does in another network namespace.
         let nobodys = Listeners::of(1).ok();
         let port = Port { listeners: Mutex::new(nobodys), ..port_of(&far) };
-        let crowd = port.crowd_of_start(0);
-        let sight = tokio::time::timeout(Duration::from_secs(30), port.until_shown(crowd)).await.unwrap();
-        assert_eq!(sight, Sight::Blind);
+        let expected = port.expected_after_start(0);
+        let sight = tokio::time::timeout(Duration::from_secs(30), port.until_shown(expected)).await.unwrap();
+        assert_eq!(sight, PortView::Blind);
     }
 
     #[tokio::test]
     async fn successor_is_there_with_one_listener_more() {
         let old = listener(0);
         let port = port_of(&old);
-        assert_eq!(port.crowd_of_start(1), Crowd::Listeners(2));
+        assert_eq!(port.expected_after_start(1), ExpectedListeners::Listeners(2));
         port.note_before_stop();
         port.forget_stop();
-        assert_eq!(port.crowd_of_start(1), Crowd::Listeners(2), "the old one is gone for good");
+        assert_eq!(
+            port.expected_after_start(1),
+            ExpectedListeners::Listeners(2),
+            "the old one is gone for good"
+        );
     }
 
     #[tokio::test]
@@ -286,9 +290,9 @@ mod tests {
         let proxy = listener(0);
         let port = port_of(&proxy);
         port.note_before_stop();
-        assert_eq!(port.crowd_of_start(1), Crowd::Opaque);
+        assert_eq!(port.expected_after_start(1), ExpectedListeners::Opaque);
         port.note_before_stop();
-        assert_eq!(port.crowd_of_start(0), Crowd::Alone, "nobody else can answer for it");
+        assert_eq!(port.expected_after_start(0), ExpectedListeners::Alone, "nobody else can answer for it");
     }
 
     #[tokio::test]
@@ -298,7 +302,7 @@ mod tests {
         let number = sibling.local_addr().unwrap().port();
         let sick = answering(listener(number), 503);
         let _sibling = answering(sibling, 200);
-        let mut answered = std::pin::pin!(port.until_answered("/health", Crowd::Listeners(2)));
+        let mut answered = std::pin::pin!(port.until_answered("/health", ExpectedListeners::Listeners(2)));
         // Both have been asked by now, the sibling again and again.
         let is_answered = tokio::time::timeout(Duration::from_millis(300), &mut answered).await;
         assert!(is_answered.is_err(), "one of the two answers 503");
@@ -328,7 +332,7 @@ mod tests {
         headers.insert("x-tenant", "shop".parse().unwrap());
         let host = Ipv4Addr::LOCALHOST.into();
         let port = Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port }, headers);
-        let (heads, _) = tokio::join!(serving, port.until_answered("/health", Crowd::Alone));
+        let (heads, _) = tokio::join!(serving, port.until_answered("/health", ExpectedListeners::Alone));
         for head in heads {
             assert!(head.starts_with("GET /health HTTP/1.1\r\n"), "{head}");
             assert!(
@@ -336,6 +340,6 @@ mod tests {
                 "{head}"
             );
         }
-        assert_eq!(port.lacks(Crowd::Alone), ": the last answer had status 200");
+        assert_eq!(port.lacks(ExpectedListeners::Alone), ": the last answer had status 200");
     }
 }

@@ -13,7 +13,7 @@ use crate::model::failed_request::FailedRequest;
 use crate::model::failure::FailureClass;
 use crate::model::observation::CohortTotals;
 use crate::model::phase::Phase;
-use crate::model::restart::Restart;
+use crate::model::restart::{Restart, Successor};
 use crate::model::scenario_info::ScenarioInfo;
 use crate::model::tally::Tally;
 use crate::options::Options;
@@ -40,7 +40,8 @@ pub(crate) fn recording() -> Recording {
     }
     let restart = Restart {
         replica: "server-a".into(),
-        successor: None,
+        successor: Successor::Itself,
+        withdrawn: None,
         round: 1,
         began: at(1),
         stop_requested: Some(at(1)),

@@ -107,6 +107,7 @@ fn replicas(recording: &Recording) -> Vec<ReplicaInfo> {
 fn restart_summary(restart: &Restart) -> RestartSummary {
     let stretch = |from: Option<RunTime>, to: Option<RunTime>| Some(milliseconds(to?.since(from?)));
     let phases = [
+        (Phase::Withdrawing, stretch(restart.withdrawn, restart.stop_requested)),
         (Phase::Draining, stretch(restart.stop_requested, restart.exited)),
         (
             Phase::Gap,
@@ -159,6 +160,7 @@ fn events(recorded: &[LifecycleEvent]) -> Vec<LifecycleEvent> {
     let told = |event: &LifecycleEvent| LifecycleEvent {
         t: event.t,
         replica: Arc::clone(&event.replica),
+        node: event.node.clone(),
         kind: event.kind,
         source: event.source,
         fields: serde_json::Map::new(),

@@ -125,7 +125,14 @@ mod tests {
 
     fn event(at: i64, kind: LifecycleKind, source: Source, fields: &serde_json::Value) -> LifecycleEvent {
         let fields = fields.as_object().cloned().unwrap_or_default();
-        LifecycleEvent { t: RunTime::from_nanoseconds(at), replica: "a".into(), kind, source, fields }
+        LifecycleEvent {
+            t: RunTime::from_nanoseconds(at),
+            replica: "a".into(),
+            node: None,
+            kind,
+            source,
+            fields,
+        }
     }
 
     #[test]

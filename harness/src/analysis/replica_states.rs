@@ -1,6 +1,7 @@
 //! From what happened to the replicas to the state that each was in, over time. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,9 @@ impl ReplicaState {
 pub struct ReplicaStates {
     /// Whose.
     pub replica: String,
+    /// The machine that it runs on, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<Arc<str>>,
     /// Its states, each until the next one begins; the last one until the run's end.
     pub states: Vec<StateSpan>,
 }
@@ -108,10 +112,14 @@ pub fn replica_states(events: &[LifecycleEvent]) -> Vec<ReplicaStates> {
             let state = ReplicaState::before(event.kind);
             lives.push(ReplicaStates {
                 replica: event.replica.to_string(),
+                node: None,
                 states: vec![StateSpan { t: 0.0, state }],
             });
             lives.len() - 1
         });
+        if lives[position].node.is_none() {
+            lives[position].node.clone_from(&event.node);
+        }
         let states = &mut lives[position].states;
         let now = states.last().map_or(ReplicaState::Stopped, |span| span.state);
         let next = now.after(event.kind);
@@ -132,6 +140,7 @@ mod tests {
         LifecycleEvent {
             t: RunTime::from_nanoseconds(ms * 1_000_000),
             replica: replica.into(),
+            node: None,
             kind,
             source: Source::Engine,
             fields: serde_json::Map::new(),
@@ -168,6 +177,14 @@ mod tests {
             (9.0, ReplicaState::Ready),
         ];
         assert_eq!(states(&events), [expected], "the engine's late word that it began changes nothing");
+    }
+
+    #[test]
+    fn replica_is_on_the_node_that_its_first_event_with_one_names() {
+        let on = |node: &str, event: LifecycleEvent| LifecycleEvent { node: Some(node.into()), ..event };
+        let events =
+            [event(1, "a", LifecycleKind::Started), on("node-2", event(2, "a", LifecycleKind::Ready))];
+        assert_eq!(replica_states(&events)[0].node.as_deref(), Some("node-2"));
     }
 
     #[test]

@@ -386,7 +386,8 @@ mod tests {
         tally.failed(FailureClass::HarnessResource);
         Restart {
             replica: "a".into(),
-            successor: None,
+            successor: crate::model::restart::Successor::Itself,
+            withdrawn: None,
             round: 1,
             began: at,
             stop_requested: Some(at),

@@ -15,6 +15,9 @@ pub struct LifecycleEvent {
     pub t: RunTime,
     /// Whose life it is.
     pub replica: Arc<str>,
+    /// The machine that the replica runs on, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<Arc<str>>,
     /// What happened.
     #[serde(rename = "event")]
     pub kind: LifecycleKind,
@@ -38,6 +41,10 @@ pub enum LifecycleKind {
     Listening,
     /// It says, or its check says, that it is ready.
     Ready,
+    /// A balancer may send requests to it.
+    Admitted,
+    /// A balancer should send nothing more to it.
+    Withdrawn,
     /// The harness asked for its end.
     TerminateRequested,
     /// It was sent the stop signal.
@@ -83,6 +90,8 @@ impl LifecycleKind {
             Self::Started => "started",
             Self::Listening => "listening",
             Self::Ready => "ready",
+            Self::Admitted => "admitted",
+            Self::Withdrawn => "withdrawn",
             Self::TerminateRequested => "terminate_requested",
             Self::SignalSent => "signal_sent",
             Self::SignalReceived => "signal_received",
@@ -111,6 +120,8 @@ impl LifecycleKind {
             Self::Started => "began",
             Self::Listening => "opened its listener",
             Self::Ready => "became ready",
+            Self::Admitted => "was admitted to the balancer",
+            Self::Withdrawn => "was withdrawn from the balancer",
             Self::TerminateRequested => "was asked to stop",
             Self::SignalSent => "was sent the signal",
             Self::SignalReceived => "received the signal",

@@ -1,5 +1,6 @@
 //! What was seen of one restart, step by step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,8 @@ pub enum RestartStep {
         /// The other replica.
         by: Arc<str>,
     },
+    /// Nothing takes its place.
+    Removed,
     /// It, or its successor, has answered a request again.
     Answered,
     /// A step that earlier versions wrote beside the lifecycle event that tells the same.
@@ -36,20 +39,67 @@ pub enum RestartStep {
     Told,
 }
 
-/// One restart, or replacement, of one replica.
+/// What comes after the process that a restart ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Option<Arc<str>>", into = "Option<Arc<str>>")]
+pub enum Successor {
+    /// The same replica, started again. Not written.
+    #[default]
+    Itself,
+    /// Another replica, under this name.
+    Replica(Arc<str>),
+    /// Nothing: the rollout removes the replica. Written as `null`.
+    Nothing,
+}
+
+impl Successor {
+    /// Whether the same replica is started again.
+    #[must_use]
+    pub const fn is_itself(&self) -> bool {
+        matches!(self, Self::Itself)
+    }
+
+    /// The other replica, if there is one.
+    #[must_use]
+    pub const fn other(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Replica(name) => Some(name),
+            Self::Itself | Self::Nothing => None,
+        }
+    }
+}
+
+impl From<Option<Arc<str>>> for Successor {
+    fn from(written: Option<Arc<str>>) -> Self {
+        written.map_or(Self::Nothing, Self::Replica)
+    }
+}
+
+impl From<Successor> for Option<Arc<str>> {
+    fn from(successor: Successor) -> Self {
+        successor.other().cloned()
+    }
+}
+
+/// One restart, replacement or removal of one replica.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Restart {
     /// The replica.
     pub replica: Arc<str>,
-    /// The replica that took its place, if it was replaced under another name.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub successor: Option<Arc<str>>,
+    /// What comes after it: absent if it is started again, the name of the replica that takes its place, or null if nothing
+    /// does.
+    #[serde(skip_serializing_if = "Successor::is_itself", default)]
+    #[cfg_attr(test, schemars(with = "Option<Arc<str>>"))]
+    pub successor: Successor,
     /// In which round, from 1.
     pub round: u32,
     /// When the rollout turned to it, in milliseconds from the run's zero.
     #[serde(rename = "t")]
     pub began: RunTime,
+    /// From when on a balancer should have sent nothing more to it.
+    #[serde(rename = "withdrawn_ms", skip_serializing_if = "Option::is_none", default)]
+    pub withdrawn: Option<RunTime>,
     /// When the stop was asked for.
     #[serde(rename = "terminated_ms", skip_serializing_if = "Option::is_none", default)]
     pub stop_requested: Option<RunTime>,
@@ -81,9 +131,10 @@ impl Restart {
     pub(crate) fn new(replica: Arc<str>, round: u32, began: RunTime) -> Self {
         Self {
             replica,
-            successor: None,
+            successor: Successor::Itself,
             round,
             began,
+            withdrawn: None,
             stop_requested: None,
             exited: None,
             started: None,
@@ -100,7 +151,8 @@ impl Restart {
     pub(crate) fn take_step(&mut self, at: RunTime, step: RestartStep) {
         match step {
             RestartStep::Began { .. } | RestartStep::Told => {}
-            RestartStep::Succeeded { by } => self.successor = Some(by),
+            RestartStep::Succeeded { by } => self.successor = Successor::Replica(by),
+            RestartStep::Removed => self.successor = Successor::Nothing,
             RestartStep::Answered => self.answered = Some(at),
         }
     }
@@ -109,9 +161,15 @@ impl Restart {
     /// their clocks: a server may log that it is ready before the engine says that it began.
     pub(crate) fn take_event(&mut self, event: &LifecycleEvent) -> bool {
         let is_old = event.replica == self.replica;
-        let is_new = event.replica == *self.successor.as_ref().unwrap_or(&self.replica);
-        let is_new_life = is_new && (self.successor.is_some() || self.exited.is_some());
+        let is_new_life = match &self.successor {
+            Successor::Itself => is_old && self.exited.is_some(),
+            Successor::Replica(name) => event.replica == *name,
+            Successor::Nothing => false,
+        };
         match event.kind {
+            LifecycleKind::Withdrawn if is_old && self.withdrawn.is_none() && self.exited.is_none() => {
+                self.withdrawn = Some(event.t);
+            }
             LifecycleKind::TerminateRequested if is_old && self.stop_requested.is_none() => {
                 self.stop_requested = Some(event.t);
             }
@@ -132,33 +190,46 @@ impl Restart {
     /// The phases that follow from what is known, each with its beginning.
     #[must_use]
     pub fn phases(&self) -> Vec<(RunTime, Phase)> {
-        let phases = if self.successor.is_some() {
-            [
-                (self.started, Phase::Starting),
-                (self.ready, Phase::Overlap),
-                (self.stop_requested, Phase::Draining),
-                (self.exited, Phase::Steady),
-            ]
+        let moments = [self.withdrawn, self.stop_requested, self.exited, self.started, self.ready];
+        let moments: BTreeSet<RunTime> = moments.into_iter().flatten().collect();
+        let mut phases: Vec<(RunTime, Phase)> = Vec::new();
+        for at in moments {
+            let phase = self.phase_at(at);
+            if phases.last().is_none_or(|last| last.1 != phase) {
+                phases.push((at, phase));
+            }
+        }
+        phases
+    }
+
+    /// What the restart is in at a moment: the old process's end comes first, then what is missing, then what is there twice.
+    fn phase_at(&self, at: RunTime) -> Phase {
+        let is_past = |moment: Option<RunTime>| moment.is_some_and(|moment| moment <= at);
+        let is_next_there = is_past(self.started) || is_past(self.ready);
+        if is_past(self.stop_requested) && !is_past(self.exited) {
+            Phase::Draining
+        } else if is_past(self.exited) && !is_next_there && self.successor != Successor::Nothing {
+            Phase::Gap
+        } else if is_past(self.started) && !is_past(self.ready) {
+            Phase::Starting
+        } else if is_past(self.withdrawn) && !is_past(self.exited) {
+            Phase::Withdrawing
+        } else if is_past(self.ready) && !is_past(self.exited) {
+            Phase::Overlap
         } else {
-            [
-                (self.stop_requested, Phase::Draining),
-                (self.exited, Phase::Gap),
-                (self.started, Phase::Starting),
-                (self.ready, Phase::Steady),
-            ]
-        };
-        phases.into_iter().filter_map(|(from, phase)| Some((from?, phase))).collect()
+            Phase::Steady
+        }
     }
 
     /// Whether the next process has the old one's name and was started: a kill after that is the next process's.
     fn is_started_again(&self) -> bool {
-        self.successor.is_none() && self.started.is_some()
+        self.successor.is_itself() && self.started.is_some()
     }
 
     /// When the old process was gone and the new one ready, or the last of these that is known.
     #[must_use]
     pub fn ended(&self) -> RunTime {
-        [self.stop_requested, self.exited, self.started, self.ready]
+        [self.withdrawn, self.stop_requested, self.exited, self.started, self.ready]
             .into_iter()
             .flatten()
             .fold(self.began, RunTime::max)
@@ -177,6 +248,7 @@ mod tests {
         LifecycleEvent {
             t: RunTime::from_nanoseconds(ms * 1_000_000),
             replica: replica.into(),
+            node: None,
             kind,
             source: Source::Engine,
             fields: fields.as_object().cloned().unwrap_or_default(),
@@ -230,6 +302,49 @@ mod tests {
         ];
         let expected = [(1, Phase::Starting), (2, Phase::Overlap), (3, Phase::Draining), (4, Phase::Steady)];
         assert_eq!(phases(&mut restart, &events), expected);
+    }
+
+    #[test]
+    fn replica_that_nothing_succeeds_is_withdrawn_drains_and_leaves_no_gap() {
+        let mut restart = restart();
+        restart.take_step(RunTime::from_nanoseconds(0), RestartStep::Removed);
+        let events = [
+            (1, "a", K::Withdrawn),
+            (3, "a", K::TerminateRequested),
+            (4, "a", K::Exited),
+            (5, "a", K::Started),
+        ];
+        let expected = [(1, Phase::Withdrawing), (3, Phase::Draining), (4, Phase::Steady)];
+        assert_eq!(phases(&mut restart, &events), expected);
+    }
+
+    #[test]
+    fn successor_that_is_ready_after_the_old_one_drains_leaves_no_overlap() {
+        let mut restart = restart();
+        restart.take_step(RunTime::from_nanoseconds(0), RestartStep::Succeeded { by: "a+".into() });
+        let events = [
+            (1, "a+", K::Started),
+            (2, "a", K::Withdrawn),
+            (3, "a", K::TerminateRequested),
+            (4, "a", K::Exited),
+            (5, "a+", K::Ready),
+        ];
+        let expected = [(1, Phase::Starting), (3, Phase::Draining), (4, Phase::Starting), (5, Phase::Steady)];
+        assert_eq!(phases(&mut restart, &events), expected);
+    }
+
+    #[test]
+    fn successor_comes_back_from_json() {
+        for (successor, json) in [
+            (Successor::Itself, None),
+            (Successor::Replica("b".into()), Some(serde_json::json!("b"))),
+            (Successor::Nothing, Some(serde_json::Value::Null)),
+        ] {
+            let restart = Restart { successor: successor.clone(), ..restart() };
+            let written = serde_json::to_value(&restart).unwrap();
+            assert_eq!(written.get("successor"), json.as_ref());
+            assert_eq!(serde_json::from_value::<Restart>(written).unwrap().successor, successor);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub trait Sink: std::fmt::Debug + Send + Sync {
         self.lifecycle(LifecycleEvent {
             t: at.relative_to(self.zero()),
             replica: Arc::clone(replica),
+            node: None,
             kind,
             source: Source::Harness,
             fields: serde_json::Map::new(),

@@ -151,14 +151,8 @@ mod tests {
     /// Two restarts: the first has its gap from 10 to 20, the second from 1000 to 1010.
     fn phases() -> Phases {
         let mut phases = Phases::new();
-        for (from, phase, restart) in [
-            (10, Phase::Gap, Some(0)),
-            (20, Phase::Steady, None),
-            (1000, Phase::Gap, Some(1)),
-            (1010, Phase::Steady, None),
-        ] {
-            phases.enter(at(from), phase, restart);
-        }
+        phases.follow(0, vec![(at(10), Phase::Gap), (at(20), Phase::Steady)]);
+        phases.follow(1, vec![(at(1000), Phase::Gap), (at(1010), Phase::Steady)]);
         phases
     }
 
@@ -206,11 +200,8 @@ mod tests {
     #[test]
     fn request_that_a_dying_process_cut_is_the_drains_whenever_its_client_notices() {
         let mut phases = Phases::new();
-        for (from, phase) in
-            [(10, Phase::Draining), (20, Phase::Gap), (22, Phase::Starting), (24, Phase::Steady)]
-        {
-            phases.enter(at(from), phase, phase.is_restart().then_some(0));
-        }
+        let lane = [(10, Phase::Draining), (20, Phase::Gap), (22, Phase::Starting), (24, Phase::Steady)];
+        phases.follow(0, lane.map(|(from, phase)| (at(from), phase)).into());
         let spot = |class, started, finished| {
             Placement::of(&observed(class, started, finished), NONE, &phases).spot.0
         };
@@ -273,7 +264,14 @@ mod tests {
     }
 
     fn event(ms: i64, kind: LifecycleKind, source: Source) -> LifecycleEvent {
-        LifecycleEvent { t: at(ms), replica: "a".into(), kind, source, fields: serde_json::Map::new() }
+        LifecycleEvent {
+            t: at(ms),
+            replica: "a".into(),
+            node: None,
+            kind,
+            source,
+            fields: serde_json::Map::new(),
+        }
     }
 
     #[test]

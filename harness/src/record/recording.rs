@@ -25,6 +25,9 @@ use crate::model::observation::CohortTotals;
 use crate::model::phase::Phases;
 use crate::model::restart::{Restart, RestartId, RestartStep};
 
+/// So many restarts may be under way at a time, and hear of what belongs to them.
+const AT_ONCE: usize = 64;
+
 /// Everything that a run leaves behind.
 #[derive(Debug)]
 pub struct Recording {
@@ -146,15 +149,15 @@ impl Recording {
         }
     }
 
-    /// Notes something in a replica's life. What the load saw of it belongs to the latest restart, from which the phases
-    /// follow; what comes after the load belongs to none.
+    /// Notes something in a replica's life. What the load saw of it belongs to the latest restart that it can be of, from which
+    /// the phases follow; what comes after the load belongs to none.
     pub(crate) fn take_event(&mut self, event: LifecycleEvent) {
-        let latest = self.restarts.len().checked_sub(1);
-        if self.load_ended.is_none()
-            && let Some(latest) = latest
-            && self.restarts[latest].take_event(&event)
-        {
-            self.phases.follow(latest, self.restarts[latest].phases());
+        if self.load_ended.is_none() {
+            let latest = (0..self.restarts.len()).rev().take(AT_ONCE);
+            let taken = latest.into_iter().find(|index| self.restarts[*index].take_event(&event));
+            if let Some(index) = taken {
+                self.phases.follow(index, self.restarts[index].phases());
+            }
         }
         self.events.push(event);
     }

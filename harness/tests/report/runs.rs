@@ -352,7 +352,14 @@ fn lifecycle(t_ms: f64, replica: Arc<str>, event: LifecycleKind, source: Source,
     let fields = if let Value::Object(fields) = fields { fields } else { Map::new() };
     at(
         t_ms,
-        Event::Lifecycle(LifecycleEvent { t: RunTime::from_ms(t_ms), replica, kind: event, source, fields }),
+        Event::Lifecycle(LifecycleEvent {
+            t: RunTime::from_ms(t_ms),
+            replica,
+            node: None,
+            kind: event,
+            source,
+            fields,
+        }),
     )
 }
 

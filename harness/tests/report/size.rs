@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hitless::analysis::report::Report;
+use hitless::model::restart::Successor;
 use hitless::record::replay::replay;
 use hitless::report::{html, json, junit, markdown};
 
@@ -41,7 +42,11 @@ fn thousand_replacements_with_long_names_fit() {
     report.replicas.iter_mut().for_each(|replica| long(&mut replica.name));
     report.replica_states.iter_mut().for_each(|life| long(&mut life.replica));
     report.restarts.iter_mut().for_each(|restart| long_name(&mut restart.restart.replica));
-    report.restarts.iter_mut().filter_map(|restart| restart.restart.successor.as_mut()).for_each(long_name);
+    for restart in &mut report.restarts {
+        if let Successor::Replica(name) = &mut restart.restart.successor {
+            long_name(name);
+        }
+    }
     report.failures.iter_mut().for_each(|failure| long(&mut failure.blame));
     assert_bounded(&report, "a thousand replacements");
 }

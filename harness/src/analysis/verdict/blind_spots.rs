@@ -80,7 +80,7 @@ fn alone(recording: &Recording, replicas: usize) -> usize {
     let lives = replica_states(&recording.events);
     let is_alone = |restart: &&Restart| {
         let Some(stop_requested) = restart.stop_requested else { return false };
-        if replicas < 2 && restart.successor.is_none() {
+        if replicas < 2 && restart.successor.other().is_none() {
             return false;
         }
         let (from, to) = (stop_requested.ms(), restart.ended().ms());
@@ -150,15 +150,14 @@ mod tests {
                 run.cohorts[0].in_restarts = 4;
             }),
             ("of 100 requests that were due in phase draining it sent 49", |run| {
-                run.cohorts[0].coverage[1].sent = 49;
+                run.cohorts[0].coverage[Phase::Draining.index()].sent = 49;
             }),
             ("cohort slow saw no request to its end", |run| run.cohorts.push(CohortRecord::new("slow"))),
             ("the kernel dropped 7 packets", |run| run.drops.add(at(1), at(2), 7)),
             ("no request under way in any restart", |run| run.cohorts[0].in_restarts = 0),
             ("no request was sent in phase gap, 20 ms", |run| {
                 (run.load_began, run.load_ended) = (Some(at(0)), Some(at(1000)));
-                run.phases.enter(at(30), Phase::Gap, Some(0));
-                run.phases.enter(at(50), Phase::Steady, None);
+                run.phases.follow(0, vec![(at(30), Phase::Gap), (at(50), Phase::Steady)]);
                 run.cohorts[0].coverage[0].sent = 1;
             }),
             ("was short of ports", |run| run.cohorts[0].phases[1].failed(FailureClass::HarnessResource)),
@@ -191,10 +190,9 @@ mod tests {
     fn phase_that_is_hardly_there_need_not_be_seen() {
         let mut recording = recording();
         (recording.load_began, recording.load_ended) = (Some(at(0)), Some(at(1000)));
-        recording.phases.enter(at(30), Phase::Gap, Some(0));
-        recording.phases.enter(at(39), Phase::Steady, None);
+        recording.phases.follow(0, vec![(at(30), Phase::Gap), (at(39), Phase::Steady)]);
         recording.cohorts[0].coverage[0] = Coverage { due: 1, sent: 1 };
-        recording.cohorts[0].coverage[2] = Coverage { due: 9, sent: 0 };
+        recording.cohorts[0].coverage[Phase::Gap.index()] = Coverage { due: 9, sent: 0 };
         let judgement = verdict(&recording, "failed==0");
         assert_eq!(judgement.verdict, Verdict::Pass, "{:?}", judgement.reasons);
     }
@@ -205,6 +203,7 @@ mod tests {
         let event = |ms, replica: &str, kind| LifecycleEvent {
             t: at(ms),
             replica: replica.into(),
+            node: None,
             kind,
             source: Source::Harness,
             fields: serde_json::Map::new(),

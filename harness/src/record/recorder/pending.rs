@@ -137,8 +137,7 @@ mod tests {
     /// Steady, from 10 ms on the gap of restart 0, steady again from 20 ms on.
     fn phases() -> Phases {
         let mut phases = Phases::new();
-        phases.enter(at(10), Phase::Gap, Some(0));
-        phases.enter(at(20), Phase::Steady, None);
+        phases.follow(0, vec![(at(10), Phase::Gap), (at(20), Phase::Steady)]);
         phases
     }
 

@@ -29,7 +29,7 @@ pub(super) fn lanes(report: &Report) -> Vec<Lane<'_>> {
     let predecessors: HashMap<&str, &str> = report
         .restarts
         .iter()
-        .filter_map(|restart| Some((restart.restart.successor.as_deref()?, &*restart.restart.replica)))
+        .filter_map(|restart| Some((&**restart.restart.successor.other()?, &*restart.restart.replica)))
         .collect();
     let mut lanes: Vec<Lane<'_>> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();

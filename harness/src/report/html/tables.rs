@@ -137,7 +137,7 @@ pub(super) fn restarts(report: &Report, most: usize) -> Markup {
     let (open, folded): (Vec<_>, Vec<_>) = shown
         .iter()
         .partition(|(_, restart)| report.restarts.len() <= UNFOLDED || digest::is_notable(restart));
-    let is_replacing = report.restarts.iter().any(|restart| restart.restart.successor.is_some());
+    let is_replacing = report.restarts.iter().any(|restart| restart.restart.successor.other().is_some());
     html! {
         @if !open.is_empty() { (restart_table(&open, is_replacing)) }
         @if !folded.is_empty() {
@@ -181,7 +181,7 @@ fn restart_row(index: usize, restart: &RestartSummary, is_replacing: bool) -> Ma
             data-of=(format!("/restarts/{index}/")) {
             td.n { a href="#picture" data-zoom=(index + 1) { (index + 1) } }
             td { (clipped(&restart.restart.replica, NAME_LENGTH)) }
-            @if is_replacing { td { @if let Some(name) = &restart.restart.successor { (clipped(name, NAME_LENGTH)) } } }
+            @if is_replacing { td { @if let Some(name) = restart.restart.successor.other() { (clipped(name, NAME_LENGTH)) } } }
             td.n.extra { (restart.restart.round) }
             td.n { (format!("{:.2} s", restart.restart.began.ms() / 1e3)) }
             td.n { (phase(Phase::Draining)) }

@@ -130,7 +130,7 @@ impl TrackedReplica {
     pub(super) fn tell(&self, at: Moment, kind: LifecycleKind, source: Source, fields: Map<String, Value>) {
         let replica = Arc::clone(&self.name);
         let t = at.relative_to(self.sink.zero());
-        self.sink.lifecycle(LifecycleEvent { t, replica, kind, source, fields });
+        self.sink.lifecycle(LifecycleEvent { t, replica, node: None, kind, source, fields });
     }
 
     /// Its process was sent a signal; `signal` is its name or number, as whoever sent it says it.

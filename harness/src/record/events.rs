@@ -77,6 +77,7 @@ impl EventLog {
 
     pub(crate) fn restart(&mut self, at: RunTime, restart: usize, step: RestartStep) {
         self.write(at, Event::Restart { restart, step });
+        self.flush();
     }
 
     pub(crate) fn failure(&mut self, failure: &FailedRequest) {

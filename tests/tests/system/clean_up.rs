@@ -100,7 +100,7 @@ fn killed_run_has_a_report_of_what_it_saw_until_then() -> Outcome {
         let run = Hitless::run(lab, &[&LONG_RUN[..], &LOAD].concat());
         let directory = run.report_directory().to_owned();
         let killed = run.start().await;
-        lab.wait_for_container_event("die").await;
+        killed.wait_until_it_recorded("restart").await;
         killed.signal("KILL").await;
         let killed = killed.end().await;
         assert!(!directory.join("report.json").exists(), "it had no time to write one: {killed}");

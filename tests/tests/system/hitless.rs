@@ -1,7 +1,7 @@
 //! The `hitless` binary, run as a person runs it: arguments in; exit code, output and report out.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -169,6 +169,20 @@ impl Running {
         assert!(status.success());
     }
 
+    /// Waits, with a bound, until its `events.jsonl` holds an event of this kind.
+    pub(crate) async fn wait_until_it_recorded(&self, kind: &str) {
+        let events = self.report.with_file_name("events.jsonl");
+        let sought = format!("\"type\":\"{kind}\"");
+        let recorded = async {
+            while !fs::read_to_string(&events).is_ok_and(|lines| lines.contains(&sought)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(RUN_LIMIT, recorded).await.is_err() {
+            panic!("`hitless {}` recorded no {kind} in {RUN_LIMIT:?}", self.arguments.join(" "));
+        }
+    }
+
     /// Waits for its end, with a bound. The result keeps its turn until it is dropped.
     pub(crate) async fn end(mut self) -> Ended {
         let Ok(status) = tokio::time::timeout(RUN_LIMIT, self.process.wait()).await else {
@@ -248,7 +262,7 @@ pub(crate) struct Report(Value);
 
 impl Report {
     fn read(path: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = fs::read_to_string(path).ok()?;
         Some(Self(serde_json::from_str(&text).unwrap()))
     }
 

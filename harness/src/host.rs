@@ -6,6 +6,8 @@ pub mod kernel;
 pub mod limits;
 pub mod listeners;
 mod namespace;
+mod sockets;
 pub(crate) use namespace::{is_shared, listening_ports};
+pub(crate) use sockets::holds_listener;
 pub mod owner;
 pub mod watch;

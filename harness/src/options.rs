@@ -46,7 +46,8 @@ pub struct Options {
     /// What a replica is sent to stop it, for example SIGQUIT [default: the image's own, else SIGTERM].
     #[arg(long, value_name = "SIGNAL", help_heading = "What is tested")]
     pub stop_signal: Option<String>,
-    /// The Compose file whose running services are rolled [default: compose.yaml].
+    /// The Compose file whose running services are rolled [default: the one that Compose finds: compose.yaml, compose.yml,
+    /// docker-compose.yml or docker-compose.yaml, here or in a parent directory].
     #[arg(long, value_name = "FILE", help_heading = "What is tested")]
     #[serde(serialize_with = "lossy")]
     pub compose: Option<PathBuf>,

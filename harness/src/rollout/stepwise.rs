@@ -124,6 +124,7 @@ impl Stepwise {
             self.fleet.start(replica).await?;
             self.fleet.wait_until_ready(replica, self.timing.ready_timeout).await?;
         }
+        self.fleet.wait_until_first_answer(self.timing.ready_timeout).await;
         *self.replicas.lock().unwrap_or_else(PoisonError::into_inner) = replicas;
         Ok(self.fleet.len())
     }

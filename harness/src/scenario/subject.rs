@@ -1,6 +1,6 @@
 //! What is restarted, and whose server it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{LaunchSource, Preset, Program, ScenarioError};
 use crate::options::Options;
@@ -9,6 +9,21 @@ use crate::options::Options;
 pub const SERVER_IMAGE: &str = "hitless-server:latest";
 
 const MAX_REPLICAS: usize = 16;
+
+/// The names of a Compose file, in the order in which Compose looks for them.
+const COMPOSE_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+
+/// The Compose file of the working directory, or else of the nearest parent that has one, as Compose finds it.
+fn compose_file() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let found = compose_file_above(&here);
+    found.unwrap_or_else(|| PathBuf::from(COMPOSE_FILES[0]))
+}
+
+fn compose_file_above(directory: &Path) -> Option<PathBuf> {
+    let in_each = |directory: &Path| COMPOSE_FILES.map(|name| directory.join(name));
+    directory.ancestors().flat_map(in_each).find(|file| file.is_file())
+}
 
 /// Whose server answers: what an answer has to be, and which path is slow, is known of ours alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +93,7 @@ impl Subject {
                     return Err(ScenarioError::new("--stop-signal", signal, unfit));
                 }
                 Ok(Self::Compose {
-                    file: options.compose.clone().unwrap_or_else(|| PathBuf::from("compose.yaml")),
+                    file: options.compose.clone().unwrap_or_else(compose_file),
                     services: options.service.clone(),
                 })
             }
@@ -174,6 +189,19 @@ mod tests {
         let mut options = Options { runtime: Some("process".into()), ..Options::default() };
         change(&mut options);
         Subject::from_options(&options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn compose_file_is_the_nearest_one_under_any_of_its_names() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(root.path().join("docker-compose.yml"), "").unwrap();
+        assert_eq!(compose_file_above(&deep), Some(root.path().join("docker-compose.yml")));
+        for name in ["docker-compose.yaml", "compose.yml", "compose.yaml"] {
+            std::fs::write(root.path().join("a").join(name), "").unwrap();
+            assert_eq!(compose_file_above(&deep), Some(root.path().join("a").join(name)));
+        }
     }
 
     #[test]

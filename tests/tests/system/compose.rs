@@ -3,12 +3,13 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use hitless_tests::tools;
 use tokio::process::Command;
 
 use crate::artifacts::{saboteur_image, server_image, workspace};
-use crate::client::ask;
+use crate::client::{ask, is_refused};
 use crate::hitless::{Ended, Hitless};
 use crate::lab::{self, Lab, MARK, Outcome};
 
@@ -73,6 +74,41 @@ fn anybodys_project_may_answer_what_it_likes() -> Outcome {
     })
 }
 
+#[test]
+fn backend_that_never_listens_behind_a_front_on_its_network_is_refused_before_the_first_stop() -> Outcome {
+    lab::run(async |lab| {
+        let Some(project) = Project::with_dead_backend(lab).await else { return };
+        project.up().await;
+        // Compose has started it, and it needs a moment until it listens.
+        let answering = async {
+            while is_refused(lab).await {
+                tokio::time::sleep(Duration::from_millis(20)).await
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), answering).await.unwrap();
+        let before = started_at(lab).await;
+        let ended = project.run(&[&LOAD[..], &["--service", "shop-admin"]].concat()).end().await;
+        ended.assert_exit_code(2);
+        for said in [
+            "cannot tell whether replica shop-admin is ready",
+            "would answer in its place",
+            "--ready log:TEXT",
+        ] {
+            assert!(ended.stderr.contains(said), "{said}: {ended}");
+        }
+        assert_eq!(started_at(lab).await, before, "nothing was stopped");
+        project.down().await;
+    })
+}
+
+/// When each container of the lab was started.
+async fn started_at(lab: &Lab) -> String {
+    let ids = lab.containers().await;
+    let inspected =
+        Command::new("docker").args(["inspect", "-f", "{{.State.StartedAt}}"]).args(&ids).output();
+    String::from_utf8(inspected.await.unwrap().stdout).unwrap()
+}
+
 fn restarted(ended: &Ended) -> Vec<&str> {
     ended.report().restarts().iter().map(|restart| restart["replica"].as_str().unwrap()).collect()
 }
@@ -121,16 +157,27 @@ impl<'a> Project<'a> {
 
     /// Two services without a health check, whose every answer is another than our server's.
     async fn anybodys(lab: &'a Lab) -> Option<Self> {
+        Self::of_saboteurs(lab, "wrong-body:every=1").await
+    }
+
+    /// The same, but the second service never listens.
+    async fn with_dead_backend(lab: &'a Lab) -> Option<Self> {
+        Self::of_saboteurs(lab, "never-ready").await
+    }
+
+    /// Two services without a health check: the first always answers, the second is of this mode.
+    async fn of_saboteurs(lab: &'a Lab, second: &str) -> Option<Self> {
         let project = Self { lab, words: installed(EITHER).await? };
         let image = saboteur_image().await.reference();
         let (mark, port) = (lab.mark(), lab.port);
-        let service = |name: &str| {
+        let service = |name: &str, mode: &str| {
             format!(
                 "  {name}:\n    image: {image}\n    network_mode: host\n    environment:\n      {MARK}: {mark}\n      \
-                 SABOTEUR: wrong-body:every=1\n      SABOTEUR_LISTEN: 127.0.0.1:{port}\n"
+                 SABOTEUR: {mode}\n      SABOTEUR_LISTEN: 127.0.0.1:{port}\n"
             )
         };
-        let text = format!("services:\n{}{}", service("shop"), service("shop-admin"));
+        let text =
+            format!("services:\n{}{}", service("shop", "wrong-body:every=1"), service("shop-admin", second));
         std::fs::write(project.file(), text).unwrap();
         // Compose 1 takes a file without a service for one of the first version.
         std::fs::write(project.override_file(), "services:\n  shop:\n    network_mode: host\n").unwrap();

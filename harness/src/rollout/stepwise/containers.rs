@@ -285,6 +285,18 @@ impl Launcher for ContainerLauncher {
         self.find_network(replica).boxed()
     }
 
+    fn holds_the_port<'a>(&'a self, replica: &'a TrackedReplica) -> Outcome<'a, Option<bool>> {
+        async move {
+            let found = self.engine.network_of(&self.id_of(replica), self.port).await;
+            let network = found.map_err(|error| replica.failed("tell the readiness of", reason(&error)))?;
+            match host::is_shared(network.process) {
+                Some(true) => Ok(host::holds_listener(network.process, self.port)),
+                _ => Ok(None),
+            }
+        }
+        .boxed()
+    }
+
     fn instead_of_the_port(&self) -> &'static str {
         "give its image a health check, or use --ready log:TEXT"
     }

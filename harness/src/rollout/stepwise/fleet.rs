@@ -97,6 +97,7 @@ impl Fleet {
         let (file, text) = (self.outputs.of(&replica.name), self.readiness.text());
         let output = OutputReader::new(file, Arc::clone(&replica), text.clone());
         if replica.is_running() {
+            self.readiness.check_found(&replica, &*self.launcher).await?;
             if self.launcher.attach(&replica, output, text.as_deref()).await? {
                 replica.take_ready(Moment::now());
             }
@@ -125,6 +126,11 @@ impl Fleet {
         let replica = self.of(replica);
         let others = || self.siblings(&replica.name);
         self.readiness.wait_until_ready(&replica, &*self.launcher, others, patience).await
+    }
+
+    /// Waits until the target gives the first good answer, or `patience` is over.
+    pub(super) async fn wait_until_first_answer(&self, patience: Duration) {
+        self.readiness.wait_until_first_answer(patience).await;
     }
 
     /// Tells a replica to stop and waits until its process is gone; after `timeout` it is killed. The end, and a kill, are

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::output_reader::OutputReader;
@@ -63,6 +64,12 @@ pub(crate) trait Launcher: std::fmt::Debug + Send + Sync {
     /// Whether a replica listens in a network namespace of its own, where the target's port belongs to a proxy or to the
     /// engine; none if it has the harness's namespace.
     fn listens_by_itself<'a>(&'a self, replica: &'a TrackedReplica) -> Outcome<'a, Option<bool>>;
+
+    /// Whether a replica that has the harness's network has a listener of the target's port; none if it has a network of its
+    /// own, or if its sockets cannot be seen.
+    fn holds_the_port<'a>(&'a self, _: &'a TrackedReplica) -> Outcome<'a, Option<bool>> {
+        std::future::ready(Ok(None)).boxed()
+    }
 
     /// What a user can do if the port cannot tell whether a replica is ready.
     fn instead_of_the_port(&self) -> &'static str;

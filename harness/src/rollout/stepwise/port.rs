@@ -2,6 +2,7 @@
 //! listeners it has says whether the one in question can be among them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -79,9 +80,11 @@ impl Port {
     }
 
     /// What the port has to show once a replica that is about to start beside `siblings` others is there: what it showed
-    /// before it was stopped, or one listener more than now.
+    /// before it was stopped, or one listener more than now. A listener of a port whose only replica is down belongs to
+    /// something else, a proxy or a process that survived the stop, and that would answer in the replica's place.
     pub(super) fn expected_after_start(&self, siblings: usize) -> ExpectedListeners {
         match (self.count(), self.take_before_stop()) {
+            (Some(1..), _) if siblings == 0 => ExpectedListeners::Opaque,
             (Some(now), Some(before)) if now < before => ExpectedListeners::Listeners(before),
             (Some(now), None) => ExpectedListeners::Listeners(now + 1),
             _ if siblings == 0 => ExpectedListeners::Alone,
@@ -115,8 +118,13 @@ impl Port {
         matches!(tokio::time::timeout(ONE_PROBE, connecting).await, Ok(Ok(_)))
     }
 
-    /// Waits until a GET of `path` is answered with a status from 200 to 299, whichever listener of them gets it.
-    pub(super) async fn until_answered(&self, path: &str, expected: ExpectedListeners) -> Moment {
+    /// Waits until a GET of `path` is answered with a good status, whichever listener of them gets it.
+    pub(super) async fn until_answered(
+        &self,
+        path: &str,
+        good: RangeInclusive<u16>,
+        expected: ExpectedListeners,
+    ) -> Moment {
         let wanted = match expected {
             ExpectedListeners::Listeners(listeners) if listeners > 1 => {
                 (PROBES_PER_LISTENER * listeners).min(MOST_PROBES)
@@ -126,7 +134,7 @@ impl Port {
         let mut in_a_row = 0;
         loop {
             let asked = tokio::time::timeout(ONE_PROBE, status_of(&self.target, &self.headers, path)).await;
-            let is_good = matches!(asked, Ok(Ok(200..=299)));
+            let is_good = matches!(asked, Ok(Ok(status)) if good.contains(&status));
             *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(match asked {
                 Ok(Ok(status)) => format!("the last answer had status {status}"),
                 Ok(Err(error)) => format!("the last request failed: {error}"),
@@ -156,6 +164,11 @@ impl Port {
                 last.as_ref().map_or_else(String::new, |last| format!(": {last}"))
             }
         }
+    }
+
+    /// Whether the kernel shows a listener of the port to this process.
+    pub(super) fn has_listener(&self) -> bool {
+        self.count().is_some_and(|listeners| listeners > 0)
     }
 
     fn count(&self) -> Option<u64> {
@@ -292,7 +305,11 @@ mod tests {
         port.note_before_stop();
         assert_eq!(port.expected_after_start(1), ExpectedListeners::Opaque);
         port.note_before_stop();
-        assert_eq!(port.expected_after_start(0), ExpectedListeners::Alone, "nobody else can answer for it");
+        assert_eq!(port.expected_after_start(0), ExpectedListeners::Opaque, "the proxy answers in its place");
+        drop(proxy);
+        assert_eq!(port.expected_after_start(0), ExpectedListeners::Listeners(1));
+        port.note_before_stop();
+        assert_eq!(port.expected_after_start(0), ExpectedListeners::Alone, "nothing else can answer for it");
     }
 
     #[tokio::test]
@@ -302,7 +319,8 @@ mod tests {
         let number = sibling.local_addr().unwrap().port();
         let sick = answering(listener(number), 503);
         let _sibling = answering(sibling, 200);
-        let mut answered = std::pin::pin!(port.until_answered("/health", ExpectedListeners::Listeners(2)));
+        let mut answered =
+            std::pin::pin!(port.until_answered("/health", 200..=299, ExpectedListeners::Listeners(2)));
         // Both have been asked by now, the sibling again and again.
         let is_answered = tokio::time::timeout(Duration::from_millis(300), &mut answered).await;
         assert!(is_answered.is_err(), "one of the two answers 503");
@@ -332,7 +350,8 @@ mod tests {
         headers.insert("x-tenant", "shop".parse().unwrap());
         let host = Ipv4Addr::LOCALHOST.into();
         let port = Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port }, headers);
-        let (heads, _) = tokio::join!(serving, port.until_answered("/health", ExpectedListeners::Alone));
+        let (heads, _) =
+            tokio::join!(serving, port.until_answered("/health", 200..=299, ExpectedListeners::Alone));
         for head in heads {
             assert!(head.starts_with("GET /health HTTP/1.1\r\n"), "{head}");
             assert!(

@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::{get, post};
-use hitless_server::{Event, Server, Strategy};
+use hitless_server::{Event, Preset, Server};
 
 /// Tells a child which server to be.
 const ROLE: &str = "HITLESS_BENCH_ROLE";
@@ -193,9 +193,9 @@ fn serve(role: &str) {
             axum::serve(listener, router()).await.expect("it serves");
             return;
         }
-        let strategy: Strategy = role.parse().expect("a strategy");
+        let preset: Preset = role.parse().expect("a preset");
         Server::new(([127, 0, 0, 1], 0))
-            .strategy(strategy)
+            .preset(preset)
             .on_event(|record| {
                 if let Event::Listening { addr } = record.event {
                     println!("{addr}");

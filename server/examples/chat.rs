@@ -26,7 +26,7 @@ struct Room {
 #[tokio::main]
 async fn main() -> Result<ExitCode, StartError> {
     let server = Server::new(([127, 0, 0, 1], 8080))
-        .goodbye_after(Duration::from_secs(1))
+        .stream_grace(Duration::from_secs(1))
         .on_event(|record| println!("{:?}", record.event));
     let router = router(server.drain());
     let report = server.run(router).await?;

@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept_failures::TOLD_EVERY;
+use crate::accept_failures::REPORT_EVERY;
 use crate::clock::monotonic_ns;
-use crate::connection::{self, Rest};
+use crate::connection::{self, ParkedConnection};
+use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::event::Event;
 use crate::listener;
 use crate::replica::{Open, Replica};
-use crate::room::{Room, Seat};
 
 /// How long the loop waits after the kernel had no descriptor or memory for a connection (`EMFILE`, `ENFILE`, `ENOMEM`;
 /// accept(2)): the connection stays in the accept queue and trying again at once would only burn the CPU.
@@ -39,33 +39,33 @@ pub(crate) struct Entrance {
 
 impl Entrance {
     /// Serves a connection, of which `early` was already read, in a task of its own.
-    pub(crate) fn admit(&self, stream: TcpStream, early: Bytes, seat: Seat) {
-        self.serve(stream, early, seat, false);
+    pub(crate) fn admit(&self, stream: TcpStream, early: Bytes, permit: ConnectionPermit) {
+        self.serve(stream, early, permit, false);
     }
 
-    fn serve(&self, stream: TcpStream, early: Bytes, seat: Seat, is_new: bool) {
-        let open = Open::new(&self.replica, seat);
-        let rest = Rest { stream, unread: early, open, turn: None, is_new };
+    fn serve(&self, stream: TcpStream, early: Bytes, permit: ConnectionPermit, is_new: bool) {
+        let open = Open::new(&self.replica, permit);
+        let parked = ParkedConnection { stream, unread: early, open, turn: None, is_new };
         self.replica.connections.spawn(connection::serve(
-            rest,
+            parked,
             self.router.clone(),
             Arc::clone(&self.replica),
         ));
     }
 
     /// Counts a connection that was just accepted and serves it.
-    fn welcome(&self, stream: net::TcpStream, owner: &Owner, seat: Seat) -> io::Result<()> {
-        let traffic = &self.replica.traffic;
-        traffic.accept(monotonic_ns());
+    fn welcome(&self, stream: net::TcpStream, owner: &Owner, permit: ConnectionPermit) -> io::Result<()> {
+        let connection_counters = &self.replica.connection_counters;
+        connection_counters.accept(monotonic_ns());
         if *owner != Owner::Own {
-            traffic.accepted_for_sibling.add(1);
+            connection_counters.accepted_for_sibling.add(1);
         }
-        self.serve(TcpStream::from_std(stream)?, Bytes::new(), seat, true);
+        self.serve(TcpStream::from_std(stream)?, Bytes::new(), permit, true);
         Ok(())
     }
 
     fn complain(&self, error: &io::Error) {
-        if let Some(untold) = self.replica.accept_failures.tell(Instant::now()) {
+        if let Some(untold) = self.replica.accept_failures.due(Instant::now()) {
             self.replica.observer.emit(Event::AcceptFailed { error: error.to_string(), untold });
         }
     }
@@ -82,7 +82,7 @@ pub(crate) enum Owner {
 
 /// Accepts from `listener` until `stop`.
 ///
-/// A seat is taken only when somebody waits in this very accept queue: a loop that held one while it waited would keep it
+/// A permit is taken only when somebody waits in this very accept queue: a loop that held one while it waited would keep it
 /// from the loops of the other listeners.
 pub(crate) async fn accept_until(
     listener: AsyncFd<Arc<net::TcpListener>>,
@@ -94,14 +94,14 @@ pub(crate) async fn accept_until(
         let mut complained = None;
         // An error here means that the runtime ends.
         while let Ok(mut ready) = listener.readable().await {
-            let Some(seat) = seat(&entrance.replica, ready.get_inner(), &mut complained).await else {
+            let Some(permit) = permit(&entrance.replica, ready.get_inner(), &mut complained).await else {
                 // An event that came since this one was looked at stays.
                 ready.clear_ready();
                 continue;
             };
             let accepted = ready.try_io(|listener| listener::accept(listener.get_ref()));
             let Ok(accepted) = accepted else { continue };
-            match accepted.and_then(|stream| entrance.welcome(stream, &owner, seat)) {
+            match accepted.and_then(|stream| entrance.welcome(stream, &owner, permit)) {
                 Err(error) if !is_of_one_connection(&error) => {
                     entrance.complain(&error);
                     tokio::time::sleep(PAUSE).await;
@@ -129,10 +129,10 @@ pub(crate) async fn accept_rest(
     let mut complained = None;
     let mut tries = LAST_TRIES;
     for _ in 0..listener::BACKLOG {
-        let seat = timeout_at(deadline, seat(&entrance.replica, listener, &mut complained)).await;
-        let Ok(Some(seat)) = seat else { return };
+        let permit = timeout_at(deadline, permit(&entrance.replica, listener, &mut complained)).await;
+        let Ok(Some(permit)) = permit else { return };
         let accepted = listener::accept(listener);
-        match accepted.and_then(|stream| entrance.welcome(stream, owner, seat)) {
+        match accepted.and_then(|stream| entrance.welcome(stream, owner, permit)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if !is_of_one_connection(&error) => {
                 entrance.complain(&error);
@@ -147,31 +147,31 @@ pub(crate) async fn accept_rest(
     }
 }
 
-/// Waits for room for one more connection, and complains about a full house no more often than [`TOLD_EVERY`]. Meanwhile the
+/// Waits for room for one more connection, and complains about a full house no more often than [`REPORT_EVERY`]. Meanwhile the
 /// longest idle connections are asked to make room. `None` if there is no room and nobody waits for it (any more): what
 /// tokio last heard of the listener may be old.
-async fn seat(
+async fn permit(
     replica: &Replica,
     listener: &net::TcpListener,
     complained: &mut Option<Instant>,
-) -> Option<Seat> {
-    if let Some(seat) = replica.room.try_enter() {
-        return Some(seat);
+) -> Option<ConnectionPermit> {
+    if let Some(permit) = replica.connection_limit.try_acquire() {
+        return Some(permit);
     }
     if !listener::has_waiting(listener) {
         return None;
     }
     let max_connections = replica.limits.max_connections;
-    if complained.is_none_or(|at| at.elapsed() >= TOLD_EVERY) {
+    if complained.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
         *complained = Some(Instant::now());
         replica.observer.emit(Event::ConnectionLimit { max_connections });
     }
-    let waiting = Waiting::for_room(&replica.room);
+    let waiting = Waiting::for_permit(&replica.connection_limit);
     loop {
         replica.idle_connections.make_room(max_connections, monotonic_ns());
-        if let Ok(seat) = timeout(MAKE_ROOM, replica.room.enter()).await {
+        if let Ok(permit) = timeout(MAKE_ROOM, replica.connection_limit.acquire()).await {
             drop(waiting);
-            return Some(seat);
+            return Some(permit);
         }
         if !listener::has_waiting(listener) {
             return None;
@@ -179,13 +179,13 @@ async fn seat(
     }
 }
 
-/// Somebody who waits for room.
-struct Waiting<'a>(&'a Room);
+/// Somebody who waits for a permit.
+struct Waiting<'a>(&'a ConnectionLimit);
 
 impl<'a> Waiting<'a> {
-    fn for_room(room: &'a Room) -> Self {
-        room.begin_wait(monotonic_ns());
-        Self(room)
+    fn for_permit(limit: &'a ConnectionLimit) -> Self {
+        limit.begin_wait(monotonic_ns());
+        Self(limit)
     }
 }
 

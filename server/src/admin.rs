@@ -214,11 +214,11 @@ async fn readyz(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
 
 async fn metrics(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], replica.account(0).to_open_metrics(&replica.name))
+    ([(header::CONTENT_TYPE, kind)], replica.snapshot(0).to_open_metrics(&replica.name))
 }
 
 async fn account(Shared(replica): Shared<Arc<Replica>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], replica.account(0).to_json())
+    ([(header::CONTENT_TYPE, "application/json")], replica.snapshot(0).to_json())
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct Drain(CancellationToken);
 
 impl Drain {
     /// Resolves when it is time to say goodbye: when the server was told to stop and
-    /// [`goodbye_after`](crate::Server::goodbye_after) has passed. At once if that has been.
+    /// [`stream_grace`](crate::Server::stream_grace) has passed. At once if that has been.
     pub async fn started(&self) {
         self.0.cancelled().await;
     }

@@ -5,9 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::account::Account;
 use crate::clock::{monotonic_ns, unix_ms};
-use crate::strategy::Strategy;
+use crate::counters::CountersSnapshot;
+use crate::preset::Preset;
 
 /// How much attention an event deserves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +64,17 @@ pub enum Event {
     Starting {
         /// Version of the application.
         version: String,
-        /// The restart strategy.
-        preset: Strategy,
+        /// The preset.
+        preset: Preset,
         /// Process id, as the process itself sees it.
         pid: u32,
     },
-    /// A setting that the strategy does not use, so it changes nothing.
+    /// A setting that the preset does not use, so it changes nothing.
     SettingIgnored {
         /// The setting, as the method of [`Server`](crate::Server) that made it is called.
         setting: &'static str,
-        /// The restart strategy.
-        preset: Strategy,
+        /// The preset.
+        preset: Preset,
     },
     /// The listener is bound (or claimed): the kernel completes handshakes from now on.
     Listening {
@@ -170,7 +170,7 @@ pub enum Event {
         code: u8,
         /// What the replica did in its life.
         #[cfg_attr(feature = "serde", serde(flatten))]
-        account: Box<Account>,
+        account: Box<CountersSnapshot>,
     },
 }
 
@@ -196,20 +196,20 @@ impl Event {
 #[derive(Clone)]
 pub(crate) struct Observer {
     replica: Arc<str>,
-    tell: Arc<dyn Fn(&Record) + Send + Sync>,
+    observe: Arc<dyn Fn(&Record) + Send + Sync>,
 }
 
 impl Observer {
-    pub(crate) fn new(replica: Arc<str>, tell: Arc<dyn Fn(&Record) + Send + Sync>) -> Self {
-        Self { replica, tell }
+    pub(crate) fn new(replica: Arc<str>, observe: Arc<dyn Fn(&Record) + Send + Sync>) -> Self {
+        Self { replica, observe }
     }
 
     pub(crate) fn emit(&self, event: Event) {
-        (self.tell)(&Record::now(Arc::clone(&self.replica), event));
+        (self.observe)(&Record::now(Arc::clone(&self.replica), event));
     }
 
     pub(crate) fn emit_at(&self, mono_ns: u64, event: Event) {
-        (self.tell)(&Record::at(mono_ns, Arc::clone(&self.replica), event));
+        (self.observe)(&Record::at(mono_ns, Arc::clone(&self.replica), event));
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
     #[cfg(feature = "serde")]
     #[test]
     fn the_preset_is_spelled_as_on_the_command_line() {
-        let event = Event::Starting { version: "1".into(), preset: Strategy::ReusePort, pid: 1 };
+        let event = Event::Starting { version: "1".into(), preset: Preset::ReusePort, pid: 1 };
         assert_eq!(json(event)["preset"], "reuseport");
     }
 

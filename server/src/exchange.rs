@@ -24,8 +24,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower_service::Service as _;
 
+use crate::activity::{ConnectionActivity, Protocol};
 use crate::framing;
-use crate::link::{Link, Protocol};
 use crate::timer::Timer;
 
 type RouterFuture = <Router as tower_service::Service<Request<Body>>>::Future;
@@ -35,16 +35,16 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     router: Router,
-    link: Arc<Link>,
+    activity: Arc<ConnectionActivity>,
 }
 
 impl App {
-    pub(crate) fn new(router: Router, link: Arc<Link>) -> Self {
-        Self { router, link }
+    pub(crate) fn new(router: Router, activity: Arc<ConnectionActivity>) -> Self {
+        Self { router, activity }
     }
 
-    pub(crate) fn link(&self) -> Arc<Link> {
-        Arc::clone(&self.link)
+    pub(crate) fn activity(&self) -> Arc<ConnectionActivity> {
+        Arc::clone(&self.activity)
     }
 }
 
@@ -55,17 +55,17 @@ impl Service<Request<Incoming>> for App {
 
     fn call(&self, request: Request<Incoming>) -> Handling {
         let (mut head, incoming) = request.into_parts();
-        let link = &self.link;
+        let activity = &self.activity;
         let has_body = !incoming.is_end_stream();
-        let number = link.begin(has_body);
+        let number = activity.begin(has_body);
         let mut handling = Handling {
             work: Work::Done,
             number,
             is_connect: head.method == Method::CONNECT,
             is_last: false,
-            exchange: Some(Exchange::new(link)),
+            exchange: Some(Exchange::new(activity)),
         };
-        let is_http1 = link.protocol() == Protocol::Http1;
+        let is_http1 = activity.protocol() == Protocol::Http1;
         let mut refusal = None;
         if is_http1 {
             handling.is_last = framing::is_last(&head);
@@ -73,7 +73,7 @@ impl Service<Request<Incoming>> for App {
             // Where a request ends whose framing is wrong, nobody knows.
             handling.is_last |= refusal.is_some();
         }
-        let max_body = link.replica().limits.max_body;
+        let max_body = activity.replica().limits.max_body;
         if refusal.is_none() && incoming.size_hint().lower() > max_body {
             refusal = Some((StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"));
         }
@@ -83,7 +83,7 @@ impl Service<Request<Incoming>> for App {
             Body::new(Upload {
                 hint: incoming.size_hint(),
                 body: Some(Limited::new(incoming, limit)),
-                link: Arc::clone(link),
+                activity: Arc::clone(activity),
                 request: number,
                 is_awaited,
                 is_failed: false,
@@ -98,7 +98,7 @@ impl Service<Request<Incoming>> for App {
             handling.work = Work::Refused { status, text };
             return handling;
         }
-        head.extensions.insert(ConnectInfo(link.client()));
+        head.extensions.insert(ConnectInfo(activity.client()));
         let future = self.router.clone().call(Request::from_parts(head, body));
         handling.work = Work::Routed { future };
         handling
@@ -108,7 +108,7 @@ impl Service<Request<Incoming>> for App {
 /// A request in the books, until its response ended or it was dropped.
 #[derive(Debug)]
 struct Exchange {
-    link: Arc<Link>,
+    activity: Arc<ConnectionActivity>,
     /// The response's body came to its end.
     is_whole: AtomicBool,
     /// Something of it was never sent.
@@ -116,14 +116,18 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn new(link: &Arc<Link>) -> Self {
-        Self { link: Arc::clone(link), is_whole: AtomicBool::new(false), is_cut: AtomicBool::new(false) }
+    fn new(activity: &Arc<ConnectionActivity>) -> Self {
+        Self {
+            activity: Arc::clone(activity),
+            is_whole: AtomicBool::new(false),
+            is_cut: AtomicBool::new(false),
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.link.end(*self.is_whole.get_mut() && !*self.is_cut.get_mut());
+        self.activity.end(*self.is_whole.get_mut() && !*self.is_cut.get_mut());
     }
 }
 
@@ -165,28 +169,28 @@ impl Future for Handling {
         // With it goes what the router still holds of the request: then it is known whether anybody reads its body.
         this.work.set(Work::Done);
         let Some(exchange) = this.exchange.take() else { return Poll::Pending };
-        let link = &exchange.link;
+        let activity = &exchange.activity;
         let is_failure = response.status().is_client_error() || response.status().is_server_error();
-        if is_failure && link.is_body_timed_out(*this.number) {
+        if is_failure && activity.is_body_timed_out(*this.number) {
             response = plain(StatusCode::REQUEST_TIMEOUT, "the request body took too long\n");
         }
         let (mut head, body) = response.into_parts();
-        for (name, value) in &link.replica().stamp {
+        for (name, value) in &activity.replica().extra_headers {
             head.headers.insert(name.clone(), value.clone());
         }
-        if link.protocol() == Protocol::Http1 {
+        if activity.protocol() == Protocol::Http1 {
             let is_tunnel = *this.is_connect && head.status.is_success();
             if is_tunnel || head.status == StatusCode::SWITCHING_PROTOCOLS {
-                link.upgrade();
+                activity.upgrade();
             } else {
-                let must_say = link.is_last()
-                    || link.replica().orders.current().is_last_answer()
-                    || link.is_body_dropped(*this.number);
+                let must_say = activity.is_last()
+                    || activity.replica().orders.current().is_last_answer()
+                    || activity.is_body_dropped(*this.number);
                 if must_say || *this.is_last {
                     head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-                    link.close();
+                    activity.close();
                 } else if framing::has_token(&head.headers, "close") {
-                    link.close();
+                    activity.close();
                 }
             }
         }
@@ -218,7 +222,7 @@ pub(crate) struct Answer {
 /// An answer's entry in the books.
 #[derive(Debug)]
 enum Entry {
-    /// HTTP/1: what hyper has taken is counted when it flushes, see [`Link`].
+    /// HTTP/1: what hyper has taken is counted when it flushes, see [`ConnectionActivity`].
     Own(Exchange),
     /// HTTP/2: h2 takes more than the client's window has room for, so what it has not sent yet stays in the books too.
     Shared(Arc<Exchange>),
@@ -226,7 +230,7 @@ enum Entry {
 
 impl Answer {
     fn new(body: Body, exchange: Exchange) -> Self {
-        let entry = match exchange.link.protocol() {
+        let entry = match exchange.activity.protocol() {
             Protocol::Http1 => Entry::Own(exchange),
             Protocol::Http2 => Entry::Shared(Arc::new(exchange)),
         };
@@ -261,7 +265,7 @@ impl Answer {
             && self.is_blocked != is_blocked
         {
             self.is_blocked = is_blocked;
-            if is_blocked { exchange.link.block() } else { exchange.link.unblock() }
+            if is_blocked { exchange.activity.block() } else { exchange.activity.unblock() }
         }
     }
 
@@ -327,7 +331,7 @@ impl Piece {
         let exchange = match entry {
             Entry::Own(_) => None,
             Entry::Shared(exchange) => {
-                exchange.link.block();
+                exchange.activity.block();
                 Some(Arc::clone(exchange))
             }
         };
@@ -352,14 +356,14 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         if let Some(exchange) = &self.exchange {
-            exchange.link.go_on();
+            exchange.activity.go_on();
         }
         self.bytes.advance(count);
     }
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
         if let Some(exchange) = &self.exchange {
-            exchange.link.go_on();
+            exchange.activity.go_on();
         }
         self.bytes.copy_to_bytes(length)
     }
@@ -368,7 +372,7 @@ impl Buf for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(exchange) = &self.exchange {
-            exchange.link.unblock();
+            exchange.activity.unblock();
             if self.bytes.has_remaining() {
                 exchange.is_cut.store(true, Relaxed);
             }
@@ -386,7 +390,7 @@ const READ_OVER: u64 = 64 * 1024;
 #[error("the request body took too long")]
 struct BodyTimedOut;
 
-/// A request body under its limits, which tells the [`Link`] when it has been read to its end.
+/// A request body under its limits, which tells the [`ConnectionActivity`] when it has been read to its end.
 ///
 /// hyper would close a connection whose body the application drops unread, unless the rest is here already, and would not
 /// say so in the answer. So what is dropped here is read over if it is short, and if not, the answer is the last one.
@@ -396,7 +400,7 @@ struct Upload {
     body: Option<Limited<Incoming>>,
     /// What is left of it, as the client has announced it.
     hint: SizeHint,
-    link: Arc<Link>,
+    activity: Arc<ConnectionActivity>,
     /// The request's number on its connection.
     request: u64,
     /// The client may wait for `100 Continue`, which hyper sends when the body is asked for.
@@ -419,9 +423,9 @@ enum DrainStart {
 
 impl DrainStart {
     /// Whether it begins just now. It wakes the task when it does.
-    fn poll_begin(&mut self, context: &mut Context<'_>, link: &Link) -> Poll<()> {
+    fn poll_begin(&mut self, context: &mut Context<'_>, activity: &ConnectionActivity) -> Poll<()> {
         if let Self::Unknown = self {
-            *self = Self::Awaited(Box::pin(link.replica().draining.clone().cancelled_owned()));
+            *self = Self::Awaited(Box::pin(activity.replica().draining.clone().cancelled_owned()));
         }
         let Self::Awaited(drain) = self else { return Poll::Pending };
         ready!(drain.as_mut().poll(context));
@@ -432,16 +436,16 @@ impl DrainStart {
 
 impl Upload {
     fn note(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
-        self.link.wait_for_body(frame.is_pending());
+        self.activity.wait_for_body(frame.is_pending());
         let Poll::Ready(frame) = frame else { return };
         self.timer.stop();
         let is_read = match (frame, &self.body) {
             (None, _) => true,
             (Some(Ok(frame)), Some(body)) => {
-                if frame.is_trailers() && self.link.protocol() == Protocol::Http1 {
+                if frame.is_trailers() && self.activity.protocol() == Protocol::Http1 {
                     // hyper takes trailers that end in a mere line feed for the beginning of more of them, and with them the
                     // request behind. Whoever sent it must know that it was not read.
-                    self.link.make_last();
+                    self.activity.make_last();
                 }
                 frame.is_trailers() || body.is_end_stream()
             }
@@ -455,17 +459,17 @@ impl Upload {
         }
         if is_read {
             self.body = None;
-            self.link.end_body(self.request);
+            self.activity.end_body(self.request);
         }
     }
 
     /// Whether what is left is short enough to be read over, and will come.
     fn can_be_read_over(&self) -> bool {
-        self.link.protocol() == Protocol::Http1
+        self.activity.protocol() == Protocol::Http1
             && !self.is_failed
             && !self.is_left
             && !self.is_awaited
-            && !self.link.is_closing()
+            && !self.activity.is_closing()
             && self.hint.exact().is_some_and(|rest| rest <= READ_OVER)
     }
 
@@ -473,8 +477,8 @@ impl Upload {
     async fn read_over(mut self) {
         poll_fn(|context| {
             loop {
-                self.link.wait_for_close(context);
-                if self.link.is_closing() {
+                self.activity.wait_for_close(context);
+                if self.activity.is_closing() {
                     return Poll::Ready(());
                 }
                 match ready!(Pin::new(&mut self).poll_frame(context)) {
@@ -499,19 +503,19 @@ impl HttpBody for Upload {
             return Poll::Ready(None);
         }
         self.is_awaited = false;
-        self.link.ask_for_body();
+        self.activity.ask_for_body();
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let frame = Pin::new(body).poll_frame(context);
         self.note(&frame);
         if frame.is_pending() {
-            let link = Arc::clone(&self.link);
-            if self.drain.poll_begin(context, &link).is_ready() {
+            let activity = Arc::clone(&self.activity);
+            if self.drain.poll_begin(context, &activity).is_ready() {
                 // The time that counts from now on begins now.
                 self.timer.stop();
             }
-            ready!(self.timer.poll(context, link.replica().body_patience()));
+            ready!(self.timer.poll(context, activity.replica().body_patience()));
             self.is_failed = true;
-            self.link.time_body_out(self.request);
+            self.activity.time_body_out(self.request);
             return Poll::Ready(Some(Err(BodyTimedOut.into())));
         }
         frame
@@ -538,7 +542,7 @@ impl Drop for Upload {
                 Self {
                     body: self.body.take(),
                     hint: self.hint,
-                    link: Arc::clone(&self.link),
+                    activity: Arc::clone(&self.activity),
                     request: self.request,
                     is_awaited: false,
                     is_failed: false,
@@ -550,6 +554,6 @@ impl Drop for Upload {
             );
             return;
         }
-        self.link.drop_body(self.request);
+        self.activity.drop_body(self.request);
     }
 }

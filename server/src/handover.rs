@@ -201,7 +201,7 @@ impl Group {
             let Some(channel) = Channel::connect(&self.address, place).await? else { return Ok(None) };
             channel.send(&self.hello(), None).await?;
             let received = channel.receive().await?;
-            let (name, state) = self.recognize(&received.message()?)?;
+            let (name, state) = self.identify(&received.message()?)?;
             Ok(Some(Sibling { channel, name, state }))
         };
         timeout(PATIENCE, greeting).await.unwrap_or(Err(ChannelError::Silent))
@@ -219,7 +219,7 @@ impl Group {
     }
 
     /// Who says hello, if it is one of us.
-    fn recognize(&self, hello: &Message<'_>) -> Result<(Arc<str>, State), ChannelError> {
+    fn identify(&self, hello: &Message<'_>) -> Result<(Arc<str>, State), ChannelError> {
         match *hello {
             Message::Hello { versions, .. } if versions.common(Versions::OURS).is_none() => {
                 Err(ProtocolError::NoCommonVersion(versions).into())
@@ -242,8 +242,8 @@ impl Group {
     }
 
     fn refuse(&self, error: &ChannelError) {
-        self.replica.traffic.handover_refused.add(1);
-        if let Some(untold) = self.refusals.tell(Instant::now()) {
+        self.replica.connection_counters.handover_refused.add(1);
+        if let Some(untold) = self.refusals.due(Instant::now()) {
             self.replica.observer.emit(Event::HandoverRefused { reason: error.to_string(), untold });
         }
     }

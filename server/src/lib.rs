@@ -16,12 +16,12 @@
 //!
 //! # What a client sees when the server stops
 //!
-//! | [`Strategy`] | the port | on SIGTERM or SIGINT | a client sees |
+//! | [`Preset`] | the port | on SIGTERM or SIGINT | a client sees |
 //! | --- | --- | --- | --- |
-//! | [`Normal`](Strategy::Normal) | its own | ends at once | running requests: `curl: (52) Empty reply from server` |
-//! | [`Graceful`](Strategy::Graceful) | its own | closes the listener and idle connections, finishes the rest, ends | new connections: `curl: (7) Connection refused` |
-//! | [`ReusePort`](Strategy::ReusePort) | shared with siblings | the same | connections in the closed listener's accept queue: `curl: (56)`, reset |
-//! | [`Handover`](Strategy::Handover) | shared with siblings | gives listeners and idle connections to a sibling, busy ones after their response, ends | nothing: even an open connection goes on |
+//! | [`Normal`](Preset::Abort) | its own | ends at once | running requests: `curl: (52) Empty reply from server` |
+//! | [`Graceful`](Preset::Graceful) | its own | closes the listener and idle connections, finishes the rest, ends | new connections: `curl: (7) Connection refused` |
+//! | [`ReusePort`](Preset::ReusePort) | shared with siblings | the same | connections in the closed listener's accept queue: `curl: (56)`, reset |
+//! | [`Handover`](Preset::Handover) | shared with siblings | gives listeners and idle connections to a sibling, busy ones after their response, ends | nothing: even an open connection goes on |
 //!
 //! `Handover` is the default. It needs at least two replicas on the host that do not stop at the same time, run by the
 //! same user, in one network namespace (containers: host networking) or with a directory in common
@@ -94,7 +94,7 @@
 //! # Exit codes
 //!
 //! [`StopReport::exit_code`] is 0 when everything was answered, 3 when something was cut by the drain timeout or, under
-//! strategy `normal`, by the application's own wish, and 128 + n when the server ended at once by signal n (strategy
+//! preset `normal` ([`Preset::Abort`]), by the application's own wish, and 128 + n when the server ended at once by signal n (preset
 //! `normal`, or a second signal).
 
 #[cfg(not(target_os = "linux"))]
@@ -102,10 +102,12 @@ compile_error!("hitless-server needs Linux: SO_REUSEPORT groups, abstract unix s
 
 mod accept;
 mod accept_failures;
-mod account;
+mod activity;
 mod admin;
 mod clock;
 mod connection;
+mod connection_limit;
+mod counters;
 mod drain;
 mod event;
 mod exchange;
@@ -114,30 +116,28 @@ pub mod handover;
 mod idle;
 mod lifecycle;
 mod limits;
-mod link;
 mod listener;
 mod listeners;
+mod preset;
 mod replica;
 mod report;
-mod room;
 mod server;
 mod signals;
 mod start_error;
-mod strategy;
 mod timer;
 mod transfer_queue;
 
-pub use account::Account;
 pub use admin::address::{AdminAddress, BadAdminAddress};
 pub use admin::health::{Readiness, ask_ready};
 pub use clock::monotonic_ns;
+pub use counters::CountersSnapshot;
 pub use drain::{Drain, RECONNECT_CLOSE_CODE};
 pub use event::{Event, Level, Record};
 pub use handover::{BadHandoverAddress, HandoverAddress};
 pub use lifecycle::State;
 pub use limits::Limits;
+pub use preset::{Preset, UnknownPreset};
 pub use report::{Outcome, StopReport};
 pub use server::{Server, host_name};
 pub use signals::StopSignal;
 pub use start_error::StartError;
-pub use strategy::{Strategy, UnknownStrategy};

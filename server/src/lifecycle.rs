@@ -1,6 +1,6 @@
 //! The states of a replica and the arithmetic of its requests. Pure: no clock, no socket, no task.
 //!
-//! A replica goes `Starting -> Ready -> Draining -> Stopped` and never back. [`Ledger`] counts what began and how it
+//! A replica goes `Starting -> Ready -> Draining -> Stopped` and never back. [`RequestCounters`] counts what began and how it
 //! ended; it is touched a few times a request by every serving thread, so it is a handful of relaxed atomics and nothing
 //! else.
 
@@ -76,7 +76,7 @@ impl Lifecycle {
 /// [`Replica`](crate::replica::Replica) is read by every request on every core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Ledger {
+pub(crate) struct RequestCounters {
     begun: AtomicU64,
     answered: AtomicU64,
     aborted: AtomicU64,
@@ -88,7 +88,7 @@ pub(crate) struct Ledger {
     last_response_ns: AtomicU64,
 }
 
-impl Ledger {
+impl RequestCounters {
     /// A request's head was read.
     pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -195,35 +195,35 @@ mod tests {
 
         #[test]
         fn in_flight_is_what_began_and_did_not_end(steps in proptest::collection::vec(0_u8..3, 0..200)) {
-            let ledger = Ledger::default();
+            let request_counters = RequestCounters::default();
             let mut open = 0_u64;
             for (now, step) in (1_u64..).zip(steps) {
                 match step {
-                    1 if open > 0 => { ledger.answer(1, now); open -= 1; }
-                    2 if open > 0 => { ledger.abort(1); open -= 1; }
-                    _ => { ledger.begin(); open += 1; }
+                    1 if open > 0 => { request_counters.answer(1, now); open -= 1; }
+                    2 if open > 0 => { request_counters.abort(1); open -= 1; }
+                    _ => { request_counters.begin(); open += 1; }
                 }
-                prop_assert_eq!(ledger.in_flight(), open);
-                prop_assert_eq!(ledger.begun(), ledger.answered() + ledger.aborted() + open);
+                prop_assert_eq!(request_counters.in_flight(), open);
+                prop_assert_eq!(request_counters.begun(), request_counters.answered() + request_counters.aborted() + open);
             }
         }
     }
 
     #[test]
     fn there_is_no_last_response_before_the_first() {
-        let ledger = Ledger::default();
-        ledger.begin();
-        assert_eq!(ledger.last_response_ns(), None);
-        ledger.answer(1, 7);
-        assert_eq!(ledger.last_response_ns(), Some(7));
+        let request_counters = RequestCounters::default();
+        request_counters.begin();
+        assert_eq!(request_counters.last_response_ns(), None);
+        request_counters.answer(1, 7);
+        assert_eq!(request_counters.last_response_ns(), Some(7));
     }
 
     #[test]
     fn connections_are_the_opened_less_the_closed() {
-        let ledger = Ledger::default();
-        ledger.open();
-        ledger.open();
-        ledger.close();
-        assert_eq!(ledger.connections(), 1);
+        let request_counters = RequestCounters::default();
+        request_counters.open();
+        request_counters.open();
+        request_counters.close();
+        assert_eq!(request_counters.connections(), 1);
     }
 }

@@ -150,7 +150,7 @@ impl Listeners {
         };
         // A connection without an answer stays the sender's: there must never be two that read from it.
         answer(Ok(()))?;
-        self.entrance.admit(stream, unread, self.entrance.replica.room.squeeze_in());
+        self.entrance.admit(stream, unread, self.entrance.replica.connection_limit.acquire_beyond());
         drop(books);
         Ok(())
     }

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::accept_failures::AcceptFailures;
-use crate::account::{Account, Traffic};
 use crate::clock::monotonic_ns;
+use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
+use crate::counters::{ConnectionCounters, CountersSnapshot};
 use crate::event::Observer;
 use crate::idle::{IdleConnections, Idleness};
-use crate::lifecycle::{Ledger, Lifecycle, State};
+use crate::lifecycle::{Lifecycle, RequestCounters, State};
 use crate::limits::Limits;
-use crate::room::{Room, Seat};
 use crate::transfer_queue::TransferQueue;
 
 /// What every connection does from now on.
@@ -109,15 +109,15 @@ impl Orders {
 pub(crate) struct Replica {
     pub(crate) name: Arc<str>,
     pub(crate) lifecycle: Lifecycle,
-    pub(crate) ledger: Ledger,
-    pub(crate) traffic: Traffic,
+    pub(crate) request_counters: RequestCounters,
+    pub(crate) connection_counters: ConnectionCounters,
     pub(crate) limits: Limits,
     /// Headers that every answer carries.
-    pub(crate) stamp: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) extra_headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) observer: Observer,
     pub(crate) orders: Orders,
     /// Room for connections.
-    pub(crate) room: Arc<Room>,
+    pub(crate) connection_limit: Arc<ConnectionLimit>,
     /// Which of them could make room.
     pub(crate) idle_connections: IdleConnections,
     pub(crate) accept_failures: AcceptFailures,
@@ -135,19 +135,19 @@ impl Replica {
     pub(crate) fn new(
         name: Arc<str>,
         limits: Limits,
-        stamp: Vec<(HeaderName, HeaderValue)>,
+        extra_headers: Vec<(HeaderName, HeaderValue)>,
         observer: Observer,
     ) -> Self {
         Self {
             name,
             lifecycle: Lifecycle::new(),
-            ledger: Ledger::default(),
-            traffic: Traffic::default(),
+            request_counters: RequestCounters::default(),
+            connection_counters: ConnectionCounters::default(),
             limits,
-            stamp,
+            extra_headers,
             observer,
             orders: Orders::default(),
-            room: Arc::new(Room::new(limits.max_connections)),
+            connection_limit: Arc::new(ConnectionLimit::new(limits.max_connections)),
             idle_connections: IdleConnections::default(),
             accept_failures: AcceptFailures::default(),
             draining: CancellationToken::new(),
@@ -178,12 +178,12 @@ impl Replica {
 
     /// Whether it should get new connections: it is ready, and nobody has been waiting for room for long.
     pub(crate) fn is_ready(&self) -> bool {
-        self.lifecycle.state() == State::Ready && !self.room.is_short(monotonic_ns())
+        self.lifecycle.state() == State::Ready && !self.connection_limit.is_exhausted(monotonic_ns())
     }
 
     /// The account as of now.
-    pub(crate) fn account(&self, cut: u64) -> Account {
-        Account::new(self.lifecycle.state(), &self.ledger, &self.traffic, cut)
+    pub(crate) fn snapshot(&self, cut: u64) -> CountersSnapshot {
+        CountersSnapshot::new(self.lifecycle.state(), &self.request_counters, &self.connection_counters, cut)
     }
 }
 
@@ -193,17 +193,17 @@ pub(crate) struct Open {
     replica: Arc<Replica>,
     idleness: Arc<Idleness>,
     _token: TaskTrackerToken,
-    _seat: Seat,
+    _permit: ConnectionPermit,
 }
 
 impl Open {
-    pub(crate) fn new(replica: &Arc<Replica>, seat: Seat) -> Self {
-        replica.ledger.open();
+    pub(crate) fn new(replica: &Arc<Replica>, permit: ConnectionPermit) -> Self {
+        replica.request_counters.open();
         Self {
             replica: Arc::clone(replica),
             idleness: replica.idle_connections.add(),
             _token: replica.connections.token(),
-            _seat: seat,
+            _permit: permit,
         }
     }
 
@@ -219,7 +219,7 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.replica.idle_connections.remove(&self.idleness);
-        self.replica.ledger.close();
+        self.replica.request_counters.close();
     }
 }
 

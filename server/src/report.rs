@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::account::Account;
+use crate::counters::CountersSnapshot;
 use crate::signals::StopSignal;
 
 /// How a server's life ended.
@@ -13,9 +13,9 @@ pub enum Outcome {
     Drained,
     /// The drain timeout passed; [`StopReport::cut`] requests were lost.
     TimedOut,
-    /// It ended at once: [`Strategy::Normal`](crate::Strategy::Normal), or a second signal.
+    /// It ended at once: [`Preset::Abort`](crate::Preset::Abort), or a second signal.
     AtOnce(StopSignal),
-    /// It ended at once because the application asked for it under [`Strategy::Normal`](crate::Strategy::Normal).
+    /// It ended at once because the application asked for it under [`Preset::Abort`](crate::Preset::Abort).
     AtOnceOnRequest,
 }
 
@@ -26,7 +26,7 @@ pub struct StopReport {
     /// How it ended.
     pub outcome: Outcome,
     /// What the replica did in its life.
-    pub account: Account,
+    pub account: CountersSnapshot,
 }
 
 impl StopReport {
@@ -59,13 +59,18 @@ impl StopReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::Traffic;
-    use crate::lifecycle::{Ledger, State};
+    use crate::counters::ConnectionCounters;
+    use crate::lifecycle::{RequestCounters, State};
 
     fn report(outcome: Outcome, cut: u64) -> StopReport {
         StopReport {
             outcome,
-            account: Account::new(State::Stopped, &Ledger::default(), &Traffic::default(), cut),
+            account: CountersSnapshot::new(
+                State::Stopped,
+                &RequestCounters::default(),
+                &ConnectionCounters::default(),
+                cut,
+            ),
         }
     }
 

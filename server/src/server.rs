@@ -1,4 +1,4 @@
-//! [`Server`]: an axum router, an address and a restart strategy, run from the first bind to the last answer.
+//! [`Server`]: an axum router, an address and a preset, run from the first bind to the last answer.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use crate::handover::membership::Membership;
 use crate::lifecycle::State;
 use crate::limits::{FOREVER, Limits};
 use crate::listeners::Listeners;
+use crate::preset::Preset;
 use crate::replica::{Order, Replica};
 use crate::report::{Outcome, StopReport};
 use crate::signals::{Signals, StopSignal};
 use crate::start_error::StartError;
-use crate::strategy::Strategy;
 
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -37,23 +37,23 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// It speaks HTTP/1.1 and HTTP/2 (prior knowledge) on one port, with `TCP_NODELAY`, and stops on SIGTERM, on SIGINT or
 /// when [`stop_when`](Self::stop_when) says so. Handlers find the client's address in
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), also on a connection that came from a sibling. See the [crate's documentation](crate) for an example and for what each
-/// [`Strategy`] means to a client.
+/// [`Preset`] means to a client.
 #[must_use = "a server does nothing until it is run"]
 pub struct Server {
     addr: SocketAddr,
-    strategy: Strategy,
+    preset: Preset,
     name: Arc<str>,
     version: String,
     limits: Limits,
     drain_timeout: Duration,
     lame_duck: Option<Duration>,
-    goodbye_after: Duration,
+    stream_grace: Duration,
     drain: DrainSource,
     handover: Option<HandoverAddress>,
     service: Option<String>,
     admin: Option<AdminAddress>,
-    stamp: Vec<(HeaderName, HeaderValue)>,
-    tell: Arc<dyn Fn(&Record) + Send + Sync>,
+    extra_headers: Vec<(HeaderName, HeaderValue)>,
+    observe: Arc<dyn Fn(&Record) + Send + Sync>,
     stop: Option<StopFuture>,
     handles_signals: bool,
 }
@@ -62,7 +62,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("addr", &self.addr)
-            .field("strategy", &self.strategy)
+            .field("preset", &self.preset)
             .field("name", &self.name)
             .field("limits", &self.limits)
             .field("drain_timeout", &self.drain_timeout)
@@ -79,32 +79,32 @@ impl Server {
     /// restarted is back within a few hundred.
     pub const LAME_DUCK: Duration = Duration::from_millis(500);
 
-    /// A server for `addr`, with the default strategy, limits and drain timeout, named after the host, without an admin
+    /// A server for `addr`, with the default preset, limits and drain timeout, named after the host, without an admin
     /// listener and without an observer.
     pub fn new(addr: impl Into<SocketAddr>) -> Self {
         Self {
             addr: addr.into(),
-            strategy: Strategy::default(),
+            preset: Preset::default(),
             name: host_name().into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: Limits::default(),
             drain_timeout: Self::DRAIN_TIMEOUT,
             lame_duck: None,
-            goodbye_after: Duration::ZERO,
+            stream_grace: Duration::ZERO,
             drain: DrainSource::new(),
             handover: None,
             service: None,
             admin: None,
-            stamp: Vec::new(),
-            tell: Arc::new(|_| {}),
+            extra_headers: Vec::new(),
+            observe: Arc::new(|_| {}),
             stop: None,
             handles_signals: true,
         }
     }
 
     /// What to do with the clients when told to stop.
-    pub fn strategy(mut self, strategy: Strategy) -> Self {
-        self.strategy = strategy;
+    pub fn preset(mut self, preset: Preset) -> Self {
+        self.preset = preset;
         self
     }
 
@@ -133,14 +133,14 @@ impl Server {
         self
     }
 
-    /// Where siblings find each other under [`Strategy::Handover`]. Without it: an abstract name made of the address that
+    /// Where siblings find each other under [`Preset::Handover`]. Without it: an abstract name made of the address that
     /// is served, `unix:@hitless-server.0.0.0.0:8080` for example.
     pub fn handover(mut self, group: HandoverAddress) -> Self {
         self.handover = Some(group);
         self
     }
 
-    /// The name of the service that this is a replica of, under [`Strategy::Handover`]: up to
+    /// The name of the service that this is a replica of, under [`Preset::Handover`]: up to
     /// [`MAX_NAME`](crate::handover::protocol::MAX_NAME) bytes of UTF-8 count. Only replicas of the same name give their
     /// connections to each other. Replicas without a name are siblings of each other, whatever program they are, and of no
     /// replica with a name. Use it where several programs of one user may share a port.
@@ -151,8 +151,8 @@ impl Server {
 
     /// How long a replica without a sibling goes on accepting and serving, with `Connection: close` on every answer and
     /// an eye on siblings that start, before it closes its listener and its idle connections. Without it:
-    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. Only [`Strategy::Handover`] uses it; under
-    /// another strategy the setting is reported as [`Event::SettingIgnored`]. It should be less than the drain timeout,
+    /// [`LAME_DUCK`](Self::LAME_DUCK), or half the drain timeout if that is less. Only [`Preset::Handover`] uses it; under
+    /// another preset the setting is reported as [`Event::SettingIgnored`]. It should be less than the drain timeout,
     /// which ends it too, and then nothing is left for what is in flight.
     pub fn lame_duck(mut self, time: Duration) -> Self {
         self.lame_duck = Some(time.min(FOREVER));
@@ -161,8 +161,8 @@ impl Server {
 
     /// How long after the signal long-lived streams are told to go, see [`Drain`]. It should be less than the drain
     /// timeout, which cuts them.
-    pub fn goodbye_after(mut self, time: Duration) -> Self {
-        self.goodbye_after = time.min(FOREVER);
+    pub fn stream_grace(mut self, time: Duration) -> Self {
+        self.stream_grace = time.min(FOREVER);
         self
     }
 
@@ -183,13 +183,13 @@ impl Server {
     /// A header that every answer carries, those included that the server gives by itself (408, 413). Only answers to
     /// what is no HTTP request at all, or whose head is too large, go without.
     pub fn response_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.stamp.push((name, value));
+        self.extra_headers.push((name, value));
         self
     }
 
     /// Calls `tell` with every event, on the thread where it happened: it must be quick and must not panic.
-    pub fn on_event(mut self, tell: impl Fn(&Record) + Send + Sync + 'static) -> Self {
-        self.tell = Arc::new(tell);
+    pub fn on_event(mut self, observe: impl Fn(&Record) + Send + Sync + 'static) -> Self {
+        self.observe = Arc::new(observe);
         self
     }
 
@@ -207,14 +207,14 @@ impl Server {
         self
     }
 
-    /// Serves `router` until told to stop, then drains as the strategy says, and returns **when the drain has ended**,
+    /// Serves `router` until told to stop, then drains as the preset says, and returns **when the drain has ended**,
     /// not when the listener has closed: a `main` that returns after it cuts nothing.
     ///
     /// # Errors
     ///
     /// Only if it cannot start. Must be called within a tokio runtime whose I/O and time drivers are on.
     pub async fn run(self, router: Router) -> Result<StopReport, StartError> {
-        let observer = Observer::new(Arc::clone(&self.name), self.tell);
+        let observer = Observer::new(Arc::clone(&self.name), self.observe);
         // Before anything else: a stop signal that comes during the start must not kill the process half way.
         let mut signals = if self.handles_signals {
             Signals::install().map_err(StartError::Signals)?
@@ -223,20 +223,20 @@ impl Server {
         };
         observer.emit(Event::Starting {
             version: self.version,
-            preset: self.strategy,
+            preset: self.preset,
             pid: std::process::id(),
         });
-        if self.strategy != Strategy::Handover {
+        if self.preset != Preset::Handover {
             let settings = [
                 ("handover", self.handover.is_some()),
                 ("service", self.service.is_some()),
                 ("lame_duck", self.lame_duck.is_some()),
             ];
             for (setting, _) in settings.into_iter().filter(|(_, is_set)| *is_set) {
-                observer.emit(Event::SettingIgnored { setting, preset: self.strategy });
+                observer.emit(Event::SettingIgnored { setting, preset: self.preset });
             }
         }
-        let replica = Arc::new(Replica::new(self.name, self.limits, self.stamp, observer));
+        let replica = Arc::new(Replica::new(self.name, self.limits, self.extra_headers, observer));
         let _admin = match self.admin {
             Some(addr) => Some(
                 admin::serve(addr.clone(), Arc::clone(&replica))
@@ -247,14 +247,14 @@ impl Server {
         // Merges the router's state once and not for every request.
         let entrance = Entrance { replica: Arc::clone(&replica), router: router.with_state(()) };
         let listeners = Arc::new(Listeners::new(entrance));
-        let membership = if self.strategy == Strategy::Handover {
+        let membership = if self.preset == Preset::Handover {
             Some(
                 Membership::join(self.addr, self.handover, self.service.as_deref(), &replica, &listeners)
                     .await?,
             )
         } else {
             let addr = listeners
-                .bind(self.addr, self.strategy.sharing())
+                .bind(self.addr, self.preset.sharing())
                 .map_err(|source| StartError::Listen { addr: self.addr, source })?;
             replica.observer.emit(Event::Listening { addr });
             None
@@ -268,9 +268,9 @@ impl Server {
             () = &mut stop => Cause::Request,
         };
         let signal_ns = monotonic_ns();
-        replica.traffic.stop(signal_ns, replica.ledger.answered());
+        replica.connection_counters.stop(signal_ns, replica.request_counters.answered());
         replica.observer.emit_at(signal_ns, Event::SignalReceived { signal: cause.to_string() });
-        if self.strategy == Strategy::Normal {
+        if self.preset == Preset::Abort {
             let report = end_at_once(&replica, cause);
             listeners.close().await;
             return Ok(report);
@@ -278,9 +278,10 @@ impl Server {
         replica.lifecycle.advance(State::Draining);
         // A body that stands still costs half of the drain and is told so, instead of costing all of it and being cut.
         replica.begin_drain((self.drain_timeout / 2).max(DRAIN_PATIENCE));
-        let (in_flight, connections) = (replica.ledger.in_flight(), replica.ledger.connections());
+        let (in_flight, connections) =
+            (replica.request_counters.in_flight(), replica.request_counters.connections());
         replica.observer.emit(Event::Draining { in_flight, connections });
-        let _goodbye = self.drain.start_after(self.goodbye_after);
+        let _goodbye = self.drain.start_after(self.stream_grace);
         let deadline = Instant::now() + self.drain_timeout;
         let lame_duck = self.lame_duck.unwrap_or(Self::LAME_DUCK.min(self.drain_timeout / 2));
         let drain = async {
@@ -333,8 +334,8 @@ impl fmt::Display for Cause {
 }
 
 fn end(replica: &Replica, is_drained: bool) -> StopReport {
-    let cut = replica.ledger.at_stake();
-    if let Some(at) = replica.ledger.last_response_ns() {
+    let cut = replica.request_counters.at_stake();
+    if let Some(at) = replica.request_counters.last_response_ns() {
         replica.observer.emit_at(at, Event::LastResponse);
     }
     replica.orders.give(Order::Cut);
@@ -346,18 +347,18 @@ fn end(replica: &Replica, is_drained: bool) -> StopReport {
         replica.observer.emit(Event::DrainTimeout { cut });
         Outcome::TimedOut
     };
-    StopReport { outcome, account: replica.account(cut) }
+    StopReport { outcome, account: replica.snapshot(cut) }
 }
 
 fn end_at_once(replica: &Replica, cause: Cause) -> StopReport {
-    let cut = replica.ledger.at_stake();
+    let cut = replica.request_counters.at_stake();
     replica.orders.give(Order::Cut);
     replica.lifecycle.advance(State::Stopped);
     let outcome = match cause {
         Cause::Signal(signal) => Outcome::AtOnce(signal),
         Cause::Request => Outcome::AtOnceOnRequest,
     };
-    StopReport { outcome, account: replica.account(cut) }
+    StopReport { outcome, account: replica.snapshot(cut) }
 }
 
 /// The host's name, or `hitless-server` if it has none.
@@ -374,12 +375,12 @@ mod tests {
     use super::*;
     use crate::event::Level;
 
-    /// The settings that a server of that strategy reports as unused.
-    async fn ignored(strategy: Strategy) -> Vec<&'static str> {
+    /// The settings that a server of that preset reports as unused.
+    async fn ignored(preset: Preset) -> Vec<&'static str> {
         let records = Arc::new(Mutex::new(Vec::new()));
         let events = Arc::clone(&records);
         let server = Server::new(([127, 0, 0, 1], 0))
-            .strategy(strategy)
+            .preset(preset)
             .lame_duck(Duration::from_secs(1))
             .service("web")
             .without_signals()
@@ -391,7 +392,7 @@ mod tests {
             .iter()
             .filter_map(|record| match record.event {
                 Event::SettingIgnored { setting, preset } => {
-                    assert_eq!((record.level, preset), (Level::Warn, strategy));
+                    assert_eq!((record.level, preset), (Level::Warn, preset));
                     Some(setting)
                 }
                 _ => None,
@@ -401,9 +402,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_setting_that_the_strategy_does_not_use_is_reported() {
-        for strategy in [Strategy::Normal, Strategy::Graceful, Strategy::ReusePort] {
-            assert_eq!(ignored(strategy).await, ["service", "lame_duck"], "{strategy:?}");
+        for preset in [Preset::Abort, Preset::Graceful, Preset::ReusePort] {
+            assert_eq!(ignored(preset).await, ["service", "lame_duck"], "{preset:?}");
         }
-        assert!(ignored(Strategy::Handover).await.is_empty());
+        assert!(ignored(Preset::Handover).await.is_empty());
     }
 }

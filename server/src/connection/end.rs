@@ -18,8 +18,8 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::unacknowledged::unacknowledged;
-use crate::lifecycle::Ledger;
-use crate::link::Link;
+use crate::activity::ConnectionActivity;
+use crate::lifecycle::RequestCounters;
 use crate::replica::{Open, Order};
 
 /// How long a client that was in the middle of a message may be silent before it is taken to have stopped sending.
@@ -49,26 +49,29 @@ pub(super) enum End {
     Cut,
 }
 
-/// Ends a connection of whose answers `link` keeps the books, in a task of its own. A replica that stops at once does not
+/// Ends a connection of whose answers `activity` keeps the books, in a task of its own. A replica that stops at once does not
 /// wait, and neither does a runtime that ends.
 ///
 /// `is_half_closed`: the client had closed its side before the answer was out, so that its end says nothing about the answer.
-pub(super) fn begin(stream: TcpStream, open: Open, link: Arc<Link>, is_half_closed: bool) {
+pub(super) fn begin(stream: TcpStream, open: Open, activity: Arc<ConnectionActivity>, is_half_closed: bool) {
     if open.replica().orders.current() == Order::Cut {
         return;
     }
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(async move {
-            let last =
-                Last { is_sending: link.may_hear_more(), is_half_closed, is_in_books: link.withholds() };
-            let end = in_stages(&stream, &open, last, Some(&link)).await;
+            let last = Last {
+                is_sending: activity.may_hear_more(),
+                is_half_closed,
+                is_in_books: activity.withholds(),
+            };
+            let end = in_stages(&stream, &open, last, Some(&activity)).await;
             let begin = Instant::now();
-            while end != End::Cut && link.has_open_streams() && begin.elapsed() < STREAMS {
+            while end != End::Cut && activity.has_open_streams() && begin.elapsed() < STREAMS {
                 sleep(FIRST_LOOK).await;
             }
-            link.conclude(end == End::Whole, end == End::Lost);
+            activity.conclude(end == End::Whole, end == End::Lost);
             // The books first: whoever waits for the last connection looks into them.
-            drop(link);
+            drop(activity);
             drop(open);
         });
     }
@@ -87,16 +90,16 @@ pub(super) struct Last {
 }
 
 /// A connection whose client does not have all of an answer that was already counted, in the books for as long as it is held.
-pub(super) struct Owed<'a>(&'a Ledger);
+pub(super) struct Owed<'a>(&'a RequestCounters);
 
 impl<'a> Owed<'a> {
     /// `owed` as it is from now on.
-    pub(super) fn set(owed: &mut Option<Self>, is_owed: bool, ledger: &'a Ledger) {
+    pub(super) fn set(owed: &mut Option<Self>, is_owed: bool, request_counters: &'a RequestCounters) {
         if !is_owed {
             *owed = None;
         } else if owed.is_none() {
-            ledger.owe();
-            *owed = Some(Self(ledger));
+            request_counters.owe();
+            *owed = Some(Self(request_counters));
         }
     }
 }
@@ -107,8 +110,13 @@ impl Drop for Owed<'_> {
     }
 }
 
-/// Ends the connection, of whose answers `link` keeps the books.
-pub(super) async fn in_stages(stream: &TcpStream, open: &Open, last: Last, link: Option<&Link>) -> End {
+/// Ends the connection, of whose answers `activity` keeps the books.
+pub(super) async fn in_stages(
+    stream: &TcpStream,
+    open: &Open,
+    last: Last,
+    activity: Option<&ConnectionActivity>,
+) -> End {
     let orders = &open.replica().orders;
     let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return End::Whole };
     if rustix::net::shutdown(stream, Shutdown::Write).is_err() {
@@ -156,16 +164,16 @@ pub(super) async fn in_stages(stream: &TcpStream, open: &Open, last: Last, link:
         if looks {
             let is_silent = heard.elapsed() >= SILENCE;
             let rest = unacknowledged(local, peer);
-            if let (Ok(Some(0)), Some(link)) = (&rest, link) {
+            if let (Ok(Some(0)), Some(activity)) = (&rest, activity) {
                 // However long it goes on, its answers are where they should be.
-                link.conclude(true, false);
+                activity.conclude(true, false);
             }
             match rest {
                 // Nothing follows the FIN, which is the last byte of it.
                 Ok(Some(0)) if is_silent || !last.is_sending => return End::Whole,
                 Ok(Some(rest)) => {
                     is_owed = rest > 0;
-                    Owed::set(&mut owed, is_owed && !last.is_in_books, &open.replica().ledger);
+                    Owed::set(&mut owed, is_owed && !last.is_in_books, &open.replica().request_counters);
                 }
                 Ok(None) if last.is_half_closed => return if is_owed { End::Lost } else { End::Whole },
                 Err(_) if is_silent => return End::Whole,

@@ -7,11 +7,11 @@ use std::task::Poll;
 use hyper::server::conn::http1;
 
 use super::io::Io;
+use super::parked::{ParkedConnection, head_timed_out};
 use super::queue::Queue;
 use super::watch::Watch;
-use super::{Rest, head_timed_out};
+use crate::activity::Overdue;
 use crate::exchange::App;
-use crate::link::Overdue;
 use crate::replica::{Order, Replica};
 use crate::transfer_queue::Ticket;
 
@@ -41,12 +41,12 @@ pub(super) async fn serve(
     replica: &Replica,
     mut watch: Pin<&mut Watch<'_>>,
     unwanted: Option<u64>,
-) -> Option<Rest> {
-    let link = app.link();
+) -> Option<ParkedConnection> {
+    let activity = app.activity();
     let mut builder = http1::Builder::new();
     builder.max_header_size(replica.limits.max_head).max_buf_size(MAX_BUFFER);
     if unwanted == Some(replica.orders.word()) {
-        link.make_last();
+        activity.make_last();
     }
     let mut connection = builder.serve_connection(io, app).with_upgrades();
     let mut queue = Queue::new(replica);
@@ -57,7 +57,7 @@ pub(super) async fn serve(
         }
         let is_moved = order.moves_idle() && Some(word) != unwanted;
         loop {
-            let is_between = link.is_between_requests();
+            let is_between = activity.is_between_requests();
             if is_moved && is_between {
                 let turn = if order == Order::HandOver {
                     queue.poll_turn(context).map(Some)
@@ -71,48 +71,48 @@ pub(super) async fn serve(
                 queue.leave();
             }
             // A busy one that has to go reads nothing beyond its request, so that it is idle after the response.
-            link.hold(is_moved && !is_between);
-            let was_unsettled = link.is_unsettled();
+            activity.hold(is_moved && !is_between);
+            let was_unsettled = activity.is_unsettled();
             if Pin::new(&mut connection).poll(context).is_ready() {
                 return Poll::Ready(Turn::Over);
             }
             if was_unsettled {
-                link.settle();
+                activity.settle();
             }
             if is_moved && !is_between {
-                link.wait_for_reader(context);
+                activity.wait_for_reader(context);
             }
-            let has_come_to_rest = !is_between && link.is_between_requests();
-            if !(is_moved && (has_come_to_rest || link.is_unsettled())) {
+            let has_come_to_rest = !is_between && activity.is_between_requests();
+            if !(is_moved && (has_come_to_rest || activity.is_unsettled())) {
                 break;
             }
         }
-        if link.must_go() {
+        if activity.must_go() {
             return Poll::Ready(Turn::Overdue(Overdue::Request));
         }
-        let is_overdue = timer.filter(|_| link.is_idle()).and_then(|now| link.overdue(now));
+        let is_overdue = timer.filter(|_| activity.is_idle()).and_then(|now| activity.overdue(now));
         is_overdue.map_or(Poll::Pending, |overdue| Poll::Ready(Turn::Overdue(overdue)))
     })
     .await;
     match turn {
         // After an upgrade the stream lives on elsewhere, and it may read as it likes.
         Turn::Over => {
-            link.hold(false);
+            activity.hold(false);
             None
         }
         Turn::Cut => None,
         Turn::Overdue(Overdue::Request) => {
-            replica.traffic.connections_closed_idle.add(1);
+            replica.connection_counters.connections_closed_idle.add(1);
             None
         }
         Turn::Overdue(Overdue::Head) => {
-            connection.into_parts()?.io.say(&head_timed_out(replica));
+            connection.into_parts()?.io.write_now(&head_timed_out(replica));
             None
         }
         Turn::Idle(ticket) => {
             let parts = connection.into_parts()?;
-            let rest = parts.io.into_rest(parts.read_buf)?;
-            Some(Rest { turn: ticket, ..rest })
+            let parked = parts.io.into_parked(parts.read_buf)?;
+            Some(ParkedConnection { turn: ticket, ..parked })
         }
     }
 }

@@ -15,8 +15,8 @@ use super::end::Owed;
 use super::io::Io;
 use super::unacknowledged::unacknowledged;
 use super::watch::Watch;
+use crate::activity::{ConnectionActivity, Upgraded};
 use crate::exchange::App;
-use crate::link::{Link, Upgraded};
 use crate::replica::{Order, Replica};
 
 /// How long a client that was told to go, and has no stream, may begin none before the connection is ended: long enough for
@@ -29,8 +29,8 @@ const MAX_SEND_BUFFER: usize = 16 * 1024;
 
 /// Serves HTTP/2 until the connection is over.
 pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch: Pin<&mut Watch<'_>>) {
-    let link = app.link();
-    let mut builder = http2::Builder::new(Streams::of(&link));
+    let activity = app.activity();
+    let mut builder = http2::Builder::new(Streams::of(&activity));
     let addresses = io.addresses();
     let max_head = u32::try_from(replica.limits.max_head).unwrap_or(u32::MAX);
     builder
@@ -47,11 +47,15 @@ pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch:
     {
         Some(Ok(Some(rest))) => {
             if rest == 0 {
-                link.conclude(true, false);
+                activity.conclude(true, false);
             }
-            Owed::set(owed, rest > 0 && !link.withholds() && link.is_idle(), &replica.ledger);
+            Owed::set(
+                owed,
+                rest > 0 && !activity.withholds() && activity.is_idle(),
+                &replica.request_counters,
+            );
         }
-        _ => Owed::set(owed, false, &replica.ledger),
+        _ => Owed::set(owed, false, &replica.request_counters),
     };
     poll_fn(|context| {
         if connection.as_mut().poll(context).is_ready() {
@@ -61,18 +65,18 @@ pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch:
         if order == Order::Cut {
             return Poll::Ready(());
         }
-        if timer.is_some_and(|now| link.is_stuck(now)) {
+        if timer.is_some_and(|now| activity.is_stuck(now)) {
             return Poll::Ready(());
         }
-        let is_overdue =
-            link.must_go() || timer.is_some_and(|now| link.is_idle() && link.overdue(now).is_some());
+        let is_overdue = activity.must_go()
+            || timer.is_some_and(|now| activity.is_idle() && activity.overdue(now).is_some());
         if (order != Order::Serve || is_overdue) && farewell.is_none() {
             // GOAWAY in two steps (RFC 9113, section 6.8): "no new streams, please", then, after a round trip, the last
             // stream that was taken. Streams in flight finish; one poll more sends the first step.
             connection.as_mut().graceful_shutdown();
-            link.close();
+            activity.close();
             look(&mut owed);
-            let _ = link.has_gone_quiet();
+            let _ = activity.has_gone_quiet();
             context.waker().wake_by_ref();
             let mut looks = interval_at(Instant::now() + FAREWELL, FAREWELL);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,8 +85,8 @@ pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch:
         // h2 waits for the end of that round trip without a bound.
         while farewell.as_mut().is_some_and(|looks| looks.poll_tick(context).is_ready()) {
             look(&mut owed);
-            if link.has_gone_quiet() {
-                replica.traffic.connections_closed_idle.add(1);
+            if activity.has_gone_quiet() {
+                replica.connection_counters.connections_closed_idle.add(1);
                 return Poll::Ready(());
             }
         }
@@ -95,13 +99,13 @@ pub(super) async fn serve<'a>(io: Io, app: App, replica: &'a Replica, mut watch:
 /// leaves HTTP (a WebSocket; RFC 8441), from the task of the request that asked for it.
 #[derive(Debug, Clone)]
 struct Streams {
-    link: Arc<Link>,
+    activity: Arc<ConnectionActivity>,
     connection: Option<task::Id>,
 }
 
 impl Streams {
-    fn of(link: &Arc<Link>) -> Self {
-        Self { link: Arc::clone(link), connection: task::try_id() }
+    fn of(activity: &Arc<ConnectionActivity>) -> Self {
+        Self { activity: Arc::clone(activity), connection: task::try_id() }
     }
 }
 
@@ -111,7 +115,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             tokio::spawn(work);
             return;
         }
-        let upgraded = Upgraded::of(&self.link);
+        let upgraded = Upgraded::of(&self.activity);
         tokio::spawn(async move {
             let _upgraded = upgraded;
             work.await;

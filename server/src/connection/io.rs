@@ -15,8 +15,9 @@ use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::{Rest, end};
-use crate::link::Link;
+use super::end;
+use super::parked::ParkedConnection;
+use crate::activity::ConnectionActivity;
 use crate::replica::Open;
 use crate::timer::Timer;
 
@@ -24,14 +25,14 @@ use crate::timer::Timer;
 /// (RFC 9112, section 9.6, allows it), or it may be gone: only what is sent to it tells the two apart.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
-/// The stream under hyper: it replays what was already read and tells the [`Link`] what hyper does. Wherever it is
+/// The stream under hyper: it replays what was already read and tells the [`ConnectionActivity`] what hyper does. Wherever it is
 /// dropped, by hyper or by the application after an upgrade, its connection [ends in stages](end).
 pub(super) struct Io {
     /// Read from the stream before hyper came.
     early: Bytes,
     /// There until the connection moves or ends.
     held: Option<Held>,
-    link: Arc<Link>,
+    activity: Arc<ConnectionActivity>,
     /// Runs while the client has no room for what is sent.
     blocked: Timer,
     /// Runs since the client shut down its write side, or since something was sent to it afterwards.
@@ -55,15 +56,15 @@ enum Look {
 }
 
 impl Io {
-    pub(super) fn new(rest: Rest, link: Arc<Link>) -> Self {
-        if !rest.unread.is_empty() {
-            link.hear();
+    pub(super) fn new(parked: ParkedConnection, activity: Arc<ConnectionActivity>) -> Self {
+        if !parked.unread.is_empty() {
+            activity.on_read();
         }
-        let held = Held { stream: TokioIo::new(rest.stream), open: rest.open };
+        let held = Held { stream: TokioIo::new(parked.stream), open: parked.open };
         Self {
-            early: rest.unread,
+            early: parked.unread,
             held: Some(held),
-            link,
+            activity,
             blocked: Timer::default(),
             half_closed: Timer::default(),
             asked: 0,
@@ -77,11 +78,11 @@ impl Io {
     }
 
     /// The connection without hyper, which had read `ahead` of what it understood. `None` if it broke off.
-    pub(super) fn into_rest(mut self, ahead: Bytes) -> Option<Rest> {
+    pub(super) fn into_parked(mut self, ahead: Bytes) -> Option<ParkedConnection> {
         let Held { stream, open } = self.held.take()?;
         let unread =
             if self.early.is_empty() { ahead } else { [&ahead[..], &self.early[..]].concat().into() };
-        Some(Rest { stream: stream.into_inner(), unread, open, turn: None, is_new: false })
+        Some(ParkedConnection { stream: stream.into_inner(), unread, open, turn: None, is_new: false })
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TokioIo<TcpStream>>> {
@@ -112,14 +113,14 @@ impl Io {
     /// Whether hyper is told that the client's end is over. If the request under way is whole, that has to wait: hyper
     /// would drop it, and the client may only have said that it asks nothing more.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.link.is_answering() {
+        if !self.activity.is_answering() {
             return Poll::Ready(());
         }
         if !self.half_closed.is_running() {
-            self.asked = self.link.body_asked();
+            self.asked = self.activity.body_asked();
             // The application may not have seen yet that the body is whole; the next look tells.
             context.waker().wake_by_ref();
-        } else if self.link.lacks_body(self.asked) {
+        } else if self.activity.lacks_body(self.asked) {
             return Poll::Ready(());
         }
         // While the client has no room for the answer, the limit on that counts.
@@ -138,7 +139,7 @@ impl Io {
                 self.half_closed.stop();
                 let _ = self.half_closed.poll(context, HALF_CLOSED);
             }
-        } else if self.blocked.poll(context, self.link.replica().limits.write_timeout).is_ready() {
+        } else if self.blocked.poll(context, self.activity.replica().limits.write_timeout).is_ready() {
             // What the client does not take is thrown away at once instead of waiting in the kernel.
             if let Some(held) = self.held.take() {
                 let _ = held.stream.inner().set_zero_linger();
@@ -149,7 +150,7 @@ impl Io {
     }
 
     /// Says a last word to the client.
-    pub(super) fn say(&self, words: &[u8]) {
+    pub(super) fn write_now(&self, words: &[u8]) {
         if let Some(held) = &self.held {
             let _ = held.stream.inner().try_write(words);
         }
@@ -168,10 +169,10 @@ impl Drop for Io {
             Ok(_) | Err(Errno::AGAIN) => false,
             Err(_) => true,
         };
-        if is_over && !self.link.has_open_streams() {
-            self.link.conclude(true, false);
+        if is_over && !self.activity.has_open_streams() {
+            self.activity.conclude(true, false);
         } else {
-            end::begin(stream, open, Arc::clone(&self.link), self.half_closed.is_running());
+            end::begin(stream, open, Arc::clone(&self.activity), self.half_closed.is_running());
         }
     }
 }
@@ -182,7 +183,7 @@ impl Read for Io {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let is_held = self.link.is_held();
+        let is_held = self.activity.is_held();
         if !self.early.is_empty() {
             if is_held {
                 return Poll::Pending;
@@ -192,7 +193,7 @@ impl Read for Io {
             self.early.advance(length);
             return Poll::Ready(Ok(()));
         }
-        if is_held || self.link.is_answering() {
+        if is_held || self.activity.is_answering() {
             match ready!(self.poll_look(context)) {
                 // Whoever holds looks after each poll whether the connection is idle and takes it away.
                 Look::Something if is_held => return Poll::Pending,
@@ -205,7 +206,7 @@ impl Read for Io {
         }
         let read = self.stream()?.poll_read(context, buffer);
         if read.is_ready() {
-            self.link.hear();
+            self.activity.on_read();
         }
         read
     }
@@ -225,9 +226,9 @@ impl Write for Io {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream()?.poll_flush(context);
         if let Poll::Ready(Ok(())) = flushed {
-            self.link.flush();
+            self.activity.flush();
             // What hyper was not told of the client's end it may hear now; nothing else would wake it.
-            if self.half_closed.is_running() && !self.link.is_answering() {
+            if self.half_closed.is_running() && !self.activity.is_answering() {
                 context.waker().wake_by_ref();
             }
         }

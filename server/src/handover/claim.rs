@@ -52,7 +52,7 @@ impl Claim {
     /// Tells the sibling that this process accepts from the listener now.
     pub(crate) async fn confirm(self, group: &Group) {
         let said = timeout(PATIENCE, self.from.channel.send(&Message::Claimed { id: self.id }, None)).await;
-        group.replica.traffic.listeners_claimed.add(1);
+        group.replica.connection_counters.listeners_claimed.add(1);
         group.replica.observer.emit(Event::ListenerClaimed { from: self.from.name.to_string() });
         if let Ok(Err(error)) = said {
             // The sibling is gone or goes on accepting beside us; either is fine.

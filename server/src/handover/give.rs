@@ -65,7 +65,7 @@ async fn give_listeners(group: &Group, siblings: &mut Vec<Sibling>, listeners: &
     for listed in listeners.listed() {
         let to = give_listener(group, siblings, &mut next, &listed).await?;
         listeners.let_go(listed.id).await;
-        group.replica.traffic.listeners_given.add(1);
+        group.replica.connection_counters.listeners_given.add(1);
         group.replica.observer.emit(Event::ListenerGiven { to: to.to_string() });
     }
     Some(())

@@ -94,7 +94,7 @@ impl PeerSender {
         let at = self.under_way.iter().position(|pending| pending.transfer.id == id);
         let pending = at.and_then(|at| self.under_way.remove(at)).ok_or(ChannelError::OutOfTurn)?;
         let Some(reason) = refusal else {
-            self.group.replica.traffic.connections_given.add(1);
+            self.group.replica.connection_counters.connections_given.add(1);
             pending.finish();
             return Ok(());
         };

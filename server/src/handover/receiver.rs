@@ -130,7 +130,7 @@ impl PeerSession {
         let first = timeout(PATIENCE, self.receive()).await.unwrap_or(Err(ChannelError::Silent))?;
         // A sibling that speaks none of our versions learns which they are, whatever it said.
         self.channel.send_now(&self.group.hello())?;
-        let (name, _) = self.group.recognize(&first.message()?)?;
+        let (name, _) = self.group.identify(&first.message()?)?;
         self.activity.is_greeted.store(true, Ordering::Relaxed);
         loop {
             let mut received = self.next(offered.is_some()).await?;
@@ -149,7 +149,7 @@ impl PeerSession {
                 (Message::Claimed { id }, None) if *offered == Some(id) => {
                     *offered = None;
                     if self.listeners.let_go(id).await {
-                        self.group.replica.traffic.listeners_returned.add(1);
+                        self.group.replica.connection_counters.listeners_returned.add(1);
                         self.group.replica.observer.emit(Event::ListenerReturned { to: name.to_string() });
                     }
                 }
@@ -207,7 +207,7 @@ impl PeerSession {
             self.answer(id, verdict)
         })?;
         if is_taken {
-            self.group.replica.traffic.listeners_taken.add(1);
+            self.group.replica.connection_counters.listeners_taken.add(1);
             self.group.replica.observer.emit(Event::ListenerTaken { from: from.to_string() });
         }
         Ok(())
@@ -223,7 +223,7 @@ impl PeerSession {
             self.answer(id, verdict)
         })?;
         if is_taken {
-            self.group.replica.traffic.connections_taken.add(1);
+            self.group.replica.connection_counters.connections_taken.add(1);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 struct Period {
     since: Instant,
     told: u32,
-    untold: u64,
+    unreported: u64,
 }
 
 /// See the [module](self).
@@ -24,24 +24,24 @@ pub(crate) struct Refusals(Mutex<Period>);
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self(Mutex::new(Period { since: Instant::now(), told: 0, untold: 0 }))
+        Self(Mutex::new(Period { since: Instant::now(), told: 0, unreported: 0 }))
     }
 }
 
 impl Refusals {
     /// Whether one more, now, is told, and if so, how many before it were not.
-    pub(crate) fn tell(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn due(&self, now: Instant) -> Option<u64> {
         let mut period = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(period.since) >= PERIOD {
             period.since = now;
             period.told = 0;
         }
         if period.told == TOLD {
-            period.untold += 1;
+            period.unreported += 1;
             return None;
         }
         period.told += 1;
-        Some(std::mem::take(&mut period.untold))
+        Some(std::mem::take(&mut period.unreported))
     }
 }
 
@@ -53,10 +53,10 @@ mod tests {
     fn a_flood_is_told_in_part_and_counted_whole() {
         let refusals = Refusals::default();
         let now = Instant::now();
-        let told = (0..1000).filter_map(|_| refusals.tell(now)).count();
+        let told = (0..1000).filter_map(|_| refusals.due(now)).count();
         assert_eq!(told, 8);
-        assert_eq!(refusals.tell(now + PERIOD / 2), None);
-        assert_eq!(refusals.tell(now + PERIOD), Some(993));
-        assert_eq!(refusals.tell(now + PERIOD), Some(0));
+        assert_eq!(refusals.due(now + PERIOD / 2), None);
+        assert_eq!(refusals.due(now + PERIOD), Some(993));
+        assert_eq!(refusals.due(now + PERIOD), Some(0));
     }
 }

@@ -15,13 +15,13 @@ use crate::sabotage::Sabotage;
 
 /// What has been done to how many requests so far.
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct CountersSnapshot {
     requests: AtomicU64,
     answered: AtomicU64,
     sabotaged: AtomicU64,
 }
 
-impl Account {
+impl CountersSnapshot {
     /// Counts a request that was read to its end, and returns its number, from 1.
     pub fn request_read(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1

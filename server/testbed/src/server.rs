@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, Socket, Type};
 
-use crate::account::{self, Account};
+use crate::account::{self, CountersSnapshot};
 use crate::http::{self, Persistence, Request};
 use crate::sabotage::{Death, Farewell, Sabotage, Treatment};
 
@@ -132,7 +132,7 @@ fn accept_queue(server: &Arc<Server>, listener: &TcpListener) -> io::Result<()> 
 /// What all connections share.
 struct Server {
     sabotage: Sabotage,
-    account: Account,
+    account: CountersSnapshot,
     /// Set once, by the signal that is obeyed.
     signalled: OnceLock<Instant>,
     first_request: Once,
@@ -146,7 +146,7 @@ impl Server {
     fn new(sabotage: Sabotage) -> Self {
         Self {
             sabotage,
-            account: Account::default(),
+            account: CountersSnapshot::default(),
             signalled: OnceLock::new(),
             first_request: Once::new(),
             latest: Mutex::new("none".to_owned()),

@@ -28,7 +28,7 @@ async fn start(
 ) -> Running {
     let group: HandoverAddress =
         format!("unix:@hitless-test.{}.{group}", std::process::id()).parse().expect("an address");
-    let configure = |server: Server| server.name(name).handover(group).goodbye_after(GOODBYE_AFTER);
+    let configure = |server: Server| server.name(name).handover(group).stream_grace(GOODBYE_AFTER);
     Running::start_at(addr, configure, router).await
 }
 

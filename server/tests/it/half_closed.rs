@@ -4,7 +4,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use hitless_server::{Outcome, Strategy};
+use hitless_server::{Outcome, Preset};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::yield_now;
@@ -114,7 +114,7 @@ async fn a_client_that_is_gone_does_not_keep_a_drain() {
     static RELEASED: Semaphore = Semaphore::const_new(0);
     let (begun, mut has_begun) = mpsc::unbounded_channel();
     let configure = |server: hitless_server::Server| {
-        server.strategy(Strategy::Graceful).drain_timeout(std::time::Duration::from_mins(10))
+        server.preset(Preset::Graceful).drain_timeout(std::time::Duration::from_mins(10))
     };
     let running = Running::start(configure, |_| router(begun, &RELEASED)).await;
     let mut client = Raw::connect(running.addr);

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::get;
 use futures_util::stream;
-use hitless_server::{Limits, Outcome, Strategy};
+use hitless_server::{Limits, Outcome, Preset};
 use tokio::time::timeout;
 
 use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
@@ -54,7 +54,7 @@ async fn start() -> (Running, Arc<Work>) {
         .route("/piece", get(async || Bytes::from(vec![b'x'; 65_536])));
     let mut limits = Limits::default();
     limits.write_timeout = Duration::from_millis(500);
-    let configure = |server: hitless_server::Server| server.strategy(Strategy::Graceful).limits(limits);
+    let configure = |server: hitless_server::Server| server.preset(Preset::Graceful).limits(limits);
     (Running::start(configure, |_| router).await, work)
 }
 

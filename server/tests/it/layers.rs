@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 /// Modules, and what each imports.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Folders whose files still import each other in a circle. An entry that is no longer needed fails the test.
-const CIRCULAR_FOLDERS: [&str; 1] = ["connection"];
-
 /// The sources by module, as reached by `mod` lines from `lib.rs`. The crate's root has an empty name.
 fn sources(file: &Path, folder: &Path, module: &str, found: &mut BTreeMap<String, String>) {
     let text = fs::read_to_string(file).expect("a source file");
@@ -148,19 +145,7 @@ fn top_level_modules_import_in_one_direction() {
 
 #[test]
 fn files_import_in_one_direction() {
-    let mut graph = library();
-    for folder in CIRCULAR_FOLDERS {
-        let is_inside = |module: &str| module.split("::").next() == Some(folder);
-        let inside: Graph = graph
-            .iter()
-            .filter(|(module, _)| is_inside(module))
-            .map(|(m, to)| (m.clone(), to.clone()))
-            .collect();
-        assert!(!cyclic(&inside).is_empty(), "`{folder}` has no cycle any more: remove it from the list");
-        for (_, imports) in graph.iter_mut().filter(|(module, _)| is_inside(module)) {
-            imports.retain(|to| !is_inside(to));
-        }
-    }
+    let graph = library();
     let cyclic = cyclic(&graph);
     assert!(cyclic.is_empty(), "files that import each other: {cyclic:#?}");
 }

@@ -8,9 +8,7 @@ use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::routing::{any, get, post};
-use hitless_server::{
-    Drain, Event, HandoverAddress, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, Strategy,
-};
+use hitless_server::{Drain, Event, HandoverAddress, Limits, Outcome, Preset, RECONNECT_CLOSE_CODE, Server};
 use http_body_util::BodyExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -24,7 +22,7 @@ use crate::support::running::{PATIENCE, Running, read_until};
 #[tokio::test]
 async fn run_returns_what_was_done_when_the_drain_ends() {
     let running = Running::start(
-        |server| server.strategy(Strategy::Graceful),
+        |server| server.preset(Preset::Graceful),
         |_| Router::new().route("/", get(async || "hello")),
     )
     .await;
@@ -42,7 +40,7 @@ async fn a_request_that_stops_the_server_is_answered() {
     let (stop, mut stopped) = mpsc::channel::<()>(1);
     let (listening, mut is_listening) = mpsc::unbounded_channel();
     let server = Server::new(([127, 0, 0, 1], 0))
-        .strategy(Strategy::Graceful)
+        .preset(Preset::Graceful)
         .stop_when(async move { stopped.recv().await.unwrap_or_default() })
         .on_event(move |record| {
             if let Event::Listening { addr } = record.event {
@@ -73,12 +71,12 @@ async fn limits_out_of_bounds_serve_all_the_same() {
     limits.max_head = 0;
     limits.head_timeout = Duration::MAX;
     limits.idle_timeout = Duration::MAX;
-    for strategy in [Strategy::Graceful, Strategy::Handover] {
+    for preset in [Preset::Graceful, Preset::Handover] {
         let running = Running::start(
             |server| {
-                let server = server.strategy(strategy).limits(limits).goodbye_after(Duration::MAX);
-                match strategy {
-                    Strategy::Handover => {
+                let server = server.preset(preset).limits(limits).stream_grace(Duration::MAX);
+                match preset {
+                    Preset::Handover => {
                         server.lame_duck(Duration::MAX).drain_timeout(Duration::from_millis(50))
                     }
                     _ => server.drain_timeout(Duration::MAX),
@@ -91,7 +89,7 @@ async fn limits_out_of_bounds_serve_all_the_same() {
         client.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         read_until(&mut client, b"hello").await.unwrap();
         drop(client);
-        assert_eq!(running.stop().await.outcome, Outcome::Drained, "{strategy}");
+        assert_eq!(running.stop().await.outcome, Outcome::Drained, "{preset}");
     }
 }
 
@@ -159,7 +157,7 @@ async fn a_connection_moves_as_soon_as_its_body_is_read_elsewhere() {
 #[tokio::test]
 async fn handlers_know_the_clients_address_over_http2() {
     let running = Running::start(
-        |server| server.strategy(Strategy::Graceful),
+        |server| server.preset(Preset::Graceful),
         |_| {
             let handler = async |ConnectInfo(client): ConnectInfo<SocketAddr>| client.port().to_string();
             Router::new().route("/", get(handler))
@@ -212,14 +210,13 @@ async fn open_websocket(addr: SocketAddr) -> TcpStream {
 
 #[tokio::test]
 async fn a_websocket_is_closed_with_service_restart_under_every_draining_strategy() {
-    for strategy in [Strategy::Graceful, Strategy::ReusePort, Strategy::Handover] {
+    for preset in [Preset::Graceful, Preset::ReusePort, Preset::Handover] {
         let lame = Duration::from_millis(50);
-        let running =
-            Running::start(|server| server.strategy(strategy).lame_duck(lame), websocket_router).await;
+        let running = Running::start(|server| server.preset(preset).lame_duck(lame), websocket_router).await;
         let mut client = open_websocket(running.addr).await;
         let reading = tokio::spawn(async move { read_until(&mut client, b"restart").await });
         let report = running.stop().await;
-        assert_eq!((report.outcome, report.cut()), (Outcome::Drained, 0), "{strategy}");
+        assert_eq!((report.outcome, report.cut()), (Outcome::Drained, 0), "{preset}");
         let frame = reading.await.unwrap().unwrap();
         // A close frame: its code, 1012, and its reason.
         assert_eq!(frame, [&[0x88, 9, 0x03, 0xf4][..], b"restart"].concat());
@@ -231,9 +228,9 @@ async fn a_websocket_that_does_not_leave_is_cut_and_counted() {
     let running = Running::start(
         |server| {
             server
-                .strategy(Strategy::Graceful)
+                .preset(Preset::Graceful)
                 .drain_timeout(Duration::from_millis(100))
-                .goodbye_after(Duration::from_mins(1))
+                .stream_grace(Duration::from_mins(1))
         },
         websocket_router,
     )
@@ -259,7 +256,7 @@ async fn open_websocket_over_http2(addr: SocketAddr) -> (Http2Client, u32) {
 
 #[tokio::test]
 async fn a_websocket_over_http2_is_closed_with_service_restart() {
-    let running = Running::start(|server| server.strategy(Strategy::Graceful), websocket_router).await;
+    let running = Running::start(|server| server.preset(Preset::Graceful), websocket_router).await;
     let (mut client, stream) = open_websocket_over_http2(running.addr).await;
     let reading = spawn_blocking(move || client.rest());
     let report = running.stop().await;
@@ -273,10 +270,10 @@ async fn a_websocket_over_http2_that_does_not_leave_is_cut_and_counted() {
     let running = Running::start(
         |server| {
             server
-                .strategy(Strategy::Graceful)
+                .preset(Preset::Graceful)
                 // Longer than a client without streams has.
                 .drain_timeout(Duration::from_millis(2500))
-                .goodbye_after(Duration::from_mins(1))
+                .stream_grace(Duration::from_mins(1))
         },
         websocket_router,
     )

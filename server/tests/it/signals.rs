@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use hitless_server::{Event, Outcome, Server, Strategy};
+use hitless_server::{Event, Outcome, Preset, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -104,7 +104,7 @@ async fn serve_without_signals() {
     let mut terminate = signal(SignalKind::terminate()).expect("a handler");
     let mut interrupt = signal(SignalKind::interrupt()).expect("a handler");
     let server = Server::new(([127, 0, 0, 1], 0))
-        .strategy(Strategy::Graceful)
+        .preset(Preset::Graceful)
         .without_signals()
         .stop_when(async move { interrupt.recv().await.unwrap_or_default() })
         .on_event(|record| {
@@ -140,7 +140,7 @@ async fn stop_and_wait_for_a_signal() {
     let (stop, stopped) = oneshot::channel::<()>();
     let (heard, mut is_heard) = watch::channel(false);
     let server = Server::new(([127, 0, 0, 1], 0))
-        .strategy(Strategy::Graceful)
+        .preset(Preset::Graceful)
         .stop_when(async { drop(stopped.await) })
         .on_event(move |record| match &record.event {
             Event::Listening { addr } => println!("listening {addr}"),

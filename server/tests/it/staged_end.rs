@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
 use axum::routing::{any, get, post};
 use futures_util::stream::{self, StreamExt as _};
-use hitless_server::{Event, Limits, Outcome, RECONNECT_CLOSE_CODE, Server, Strategy};
+use hitless_server::{Event, Limits, Outcome, Preset, RECONNECT_CLOSE_CODE, Server};
 use tokio::sync::watch;
 
 use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
@@ -77,7 +77,7 @@ async fn a_head_that_is_none_is_answered_although_more_follows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_behind_the_last_request_does_not_cut_its_answer() {
-    let running = start(|server| server.strategy(Strategy::Graceful)).await;
+    let running = start(|server| server.preset(Preset::Graceful)).await;
     let mut client = Raw::connect_with_room(running.addr, 32_768).await;
     client.get("/large");
     client.0.read_exact(&mut [0; 1]).unwrap();
@@ -93,7 +93,7 @@ async fn what_comes_behind_the_last_request_does_not_cut_its_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_the_client_has_no_room_for_is_cut_and_counted() {
     let configure =
-        |server: Server| server.strategy(Strategy::Graceful).drain_timeout(Duration::from_millis(300));
+        |server: Server| server.preset(Preset::Graceful).drain_timeout(Duration::from_millis(300));
     let running = start(configure).await;
     let mut client = Raw::connect_with_room(running.addr, 4096).await;
     client.send("GET /large HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
@@ -116,7 +116,7 @@ async fn window_updates_behind_the_last_frame_do_not_cut_an_http2_answer() {
         let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))]);
         Body::from_stream(first.chain(stream::once(rest)))
     };
-    let configure = |server: Server| server.strategy(Strategy::Graceful);
+    let configure = |server: Server| server.preset(Preset::Graceful);
     let running = Running::start(configure, |_| Router::new().route("/late", get(late))).await;
     let mut client = Raw::connect_with_room(running.addr, 32_768).await;
     // SETTINGS_INITIAL_WINDOW_SIZE and a WINDOW_UPDATE of the connection: room for all of it.
@@ -150,7 +150,7 @@ async fn window_updates_behind_the_last_frame_do_not_cut_an_http2_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_answer_that_the_client_has_no_room_for_is_cut_and_counted() {
     let configure =
-        |server: Server| server.strategy(Strategy::Graceful).drain_timeout(Duration::from_millis(1500));
+        |server: Server| server.preset(Preset::Graceful).drain_timeout(Duration::from_millis(1500));
     let running = start(configure).await;
     let mut client = Raw::connect_with_room(running.addr, 4096).await;
     client.send(preface(&[(4, 1 << 24)]));
@@ -165,8 +165,8 @@ async fn an_http2_answer_that_the_client_has_no_room_for_is_cut_and_counted() {
 /// A client that neither closes nor reads its end is not waited for once it has everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_ends_when_the_clients_have_everything_whether_or_not_they_close() {
-    for strategy in [Strategy::Graceful, Strategy::ReusePort, Strategy::Handover] {
-        let configure = |server: Server| server.strategy(strategy).drain_timeout(Duration::from_mins(10));
+    for preset in [Preset::Graceful, Preset::ReusePort, Preset::Handover] {
+        let configure = |server: Server| server.preset(preset).drain_timeout(Duration::from_mins(10));
         let running = start(configure).await;
         let mut idle = Raw::connect(running.addr);
         idle.get("/");
@@ -179,8 +179,8 @@ async fn a_drain_ends_when_the_clients_have_everything_whether_or_not_they_close
         assert_eq!(late.answer().body, b"hello");
         let report = running.stop().await;
         assert_eq!((report.outcome, report.account.answered, report.cut()), (Outcome::Drained, 3, 0));
-        assert_eq!(idle.rest().expect("a clean end"), b"", "{strategy}");
-        assert_eq!(late.rest().expect("a clean end"), b"", "{strategy}");
+        assert_eq!(idle.rest().expect("a clean end"), b"", "{preset}");
+        assert_eq!(late.rest().expect("a clean end"), b"", "{preset}");
     }
 }
 
@@ -188,7 +188,7 @@ async fn a_drain_ends_when_the_clients_have_everything_whether_or_not_they_close
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_client_can_answer_the_close_frame() {
     let running = Running::start(
-        |server| server.strategy(Strategy::Graceful),
+        |server| server.preset(Preset::Graceful),
         |drain| {
             let handler = async move |upgrade: WebSocketUpgrade| {
                 upgrade.on_upgrade(async move |mut socket| {

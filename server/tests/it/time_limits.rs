@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
-use hitless_server::{Event, Limits, Outcome, Server, Strategy};
+use hitless_server::{Event, Limits, Outcome, Preset, Server};
 use tokio::time::timeout;
 
 use crate::support::raw::{Raw, frame, get_head, next_frame, preface};
@@ -34,17 +34,17 @@ fn router() -> Router {
         )
 }
 
-async fn start(set: impl FnOnce(&mut Limits), strategy: Strategy) -> Running {
+async fn start(set: impl FnOnce(&mut Limits), preset: Preset) -> Running {
     let mut limits = Limits::default();
     set(&mut limits);
     let configure =
-        |server: Server| server.limits(limits).strategy(strategy).drain_timeout(Duration::from_mins(10));
+        |server: Server| server.limits(limits).preset(preset).drain_timeout(Duration::from_mins(10));
     Running::start(configure, |_| router()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_never_sends_a_byte_has_no_longer_than_one_that_is_at_a_head() {
-    let running = start(|limits| limits.head_timeout = SHORT, Strategy::Graceful).await;
+    let running = start(|limits| limits.head_timeout = SHORT, Preset::Graceful).await;
     let mut client = Raw::connect(running.addr);
     assert_eq!(client.rest().expect("a clean end"), b"");
     // After a request it may be idle for longer: it still is when another one has been closed.
@@ -59,7 +59,7 @@ async fn a_client_that_never_sends_a_byte_has_no_longer_than_one_that_is_at_a_he
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_is_408_and_ends_the_connection() {
-    let running = start(|limits| limits.body_timeout = SHORT, Strategy::Graceful).await;
+    let running = start(|limits| limits.body_timeout = SHORT, Preset::Graceful).await;
     for (path, status) in [("/upload", 408), ("/patient", 202)] {
         for framing in ["content-length: 10", "transfer-encoding: chunked"] {
             let mut client = Raw::connect(running.addr);
@@ -75,8 +75,7 @@ async fn a_body_that_does_not_come_is_408_and_ends_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_costs_half_of_a_drain_and_is_told_so() {
-    let configure =
-        |server: Server| server.strategy(Strategy::Graceful).drain_timeout(Duration::from_secs(4));
+    let configure = |server: Server| server.preset(Preset::Graceful).drain_timeout(Duration::from_secs(4));
     let running = Running::start(configure, |_| router()).await;
     let mut client = Raw::connect(running.addr);
     client.send("POST /upload HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n1");
@@ -92,7 +91,7 @@ async fn a_body_that_does_not_come_costs_half_of_a_drain_and_is_told_so() {
 /// The answer is out, and the client owes the rest of the body.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_read_over_has_no_longer() {
-    let running = start(|limits| limits.body_timeout = SHORT, Strategy::Graceful).await;
+    let running = start(|limits| limits.body_timeout = SHORT, Preset::Graceful).await;
     let mut client = Raw::connect(running.addr);
     client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\n1");
     assert_eq!(client.answer().status, 405);
@@ -101,7 +100,7 @@ async fn a_body_that_is_read_over_has_no_longer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_on_an_http2_stream_is_408() {
-    let running = start(|limits| limits.body_timeout = SHORT, Strategy::Graceful).await;
+    let running = start(|limits| limits.body_timeout = SHORT, Preset::Graceful).await;
     let mut client = Raw::connect(running.addr);
     client.send(preface(&[]));
     // POST, http, and the rest as in GET.
@@ -118,7 +117,7 @@ async fn a_body_that_does_not_come_on_an_http2_stream_is_408() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_without_room_for_its_answer_is_given_up() {
-    let running = start(|limits| limits.write_timeout = SHORT, Strategy::Graceful).await;
+    let running = start(|limits| limits.write_timeout = SHORT, Preset::Graceful).await;
     let mut client = Raw::connect_with_room(running.addr, 4096).await;
     client.get("/huge");
     client.0.read_exact(&mut [0; 1]).unwrap();
@@ -132,7 +131,7 @@ async fn a_client_without_room_for_its_answer_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_client_without_room_for_its_answers_is_given_up() {
     for window in [0, 5] {
-        let running = start(|limits| limits.write_timeout = SHORT, Strategy::Graceful).await;
+        let running = start(|limits| limits.write_timeout = SHORT, Preset::Graceful).await;
         let mut client = Raw::connect(running.addr);
         client.send(preface(&[(4, window)]));
         client.send(frame(1, 5, 1, &get_head("/huge")));
@@ -146,7 +145,7 @@ async fn an_http2_client_without_room_for_its_answers_is_given_up() {
 /// Whatever it sends: only a stream is a reason to stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_client_that_pings_and_acknowledges_nothing_does_not_keep_a_drain() {
-    let running = start(|_| {}, Strategy::Graceful).await;
+    let running = start(|_| {}, Preset::Graceful).await;
     let mut client = Raw::connect(running.addr);
     client.send(preface(&[]));
     client.send(frame(1, 5, 1, &get_head("/")));
@@ -170,7 +169,7 @@ async fn an_http2_client_that_pings_and_acknowledges_nothing_does_not_keep_a_dra
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_limit_one_idle_connection_makes_room() {
-    let mut running = start(|limits| limits.max_connections = 2, Strategy::Graceful).await;
+    let mut running = start(|limits| limits.max_connections = 2, Preset::Graceful).await;
     let (mut first, mut second) = (Raw::connect(running.addr), Raw::connect(running.addr));
     for client in [&mut first, &mut second] {
         client.get("/");
@@ -197,7 +196,7 @@ async fn at_the_limit_connections_that_are_not_idle_stay() {
             limits.max_connections = 3;
             limits.head_timeout = Duration::from_mins(10);
         },
-        Strategy::Graceful,
+        Preset::Graceful,
     )
     .await;
     let (mut upload, mut head) = (Raw::connect(running.addr), Raw::connect(running.addr));

@@ -82,7 +82,7 @@ fn backend_that_never_listens_behind_a_front_on_its_network_is_refused_before_th
         // Compose has started it, and it needs a moment until it listens.
         let answering = async {
             while is_refused(lab).await {
-                tokio::time::sleep(Duration::from_millis(20)).await
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(Duration::from_secs(30), answering).await.unwrap();

@@ -178,9 +178,8 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(RUN_LIMIT, recorded).await.is_err() {
-            panic!("`hitless {}` recorded no {kind} in {RUN_LIMIT:?}", self.arguments.join(" "));
-        }
+        let is_recorded = tokio::time::timeout(RUN_LIMIT, recorded).await.is_ok();
+        assert!(is_recorded, "`hitless {}` recorded no {kind} in {RUN_LIMIT:?}", self.arguments.join(" "));
     }
 
     /// Waits for its end, with a bound. The result keeps its turn until it is dropped.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::support::peer::{Peer, claimed_names, place, socket};
 use crate::support::{PATIENCE, Replica, command, unique};
 use axum::Router;
-use hitless_server::{Event, Outcome, Server, Strategy};
+use hitless_server::{Event, Outcome, Preset, Server};
 use tokio::sync::{mpsc, oneshot};
 
 #[test]
@@ -124,10 +124,10 @@ async fn listening(server: Server) -> (SocketAddr, tokio::task::JoinHandle<Outco
 
 #[tokio::test]
 async fn when_run_returns_the_port_is_free() {
-    for strategy in Strategy::ALL {
+    for preset in Preset::ALL {
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::new(([127, 0, 0, 1], 0))
-            .strategy(strategy)
+            .preset(preset)
             .lame_duck(std::time::Duration::ZERO)
             .stop_when(async { drop(stopped.await) });
         let (addr, task) = listening(server).await;
@@ -135,19 +135,19 @@ async fn when_run_returns_the_port_is_free() {
         let _client = tokio::net::TcpStream::connect(addr).await.unwrap();
         stop.send(()).unwrap();
         task.await.unwrap();
-        TcpListener::bind(addr).unwrap_or_else(|error| panic!("{strategy}: {error}"));
+        TcpListener::bind(addr).unwrap_or_else(|error| panic!("{preset}: {error}"));
     }
 }
 
 #[tokio::test]
 async fn when_run_is_dropped_the_port_becomes_free() {
-    for strategy in Strategy::ALL {
-        let (addr, task) = listening(Server::new(([127, 0, 0, 1], 0)).strategy(strategy)).await;
+    for preset in Preset::ALL {
+        let (addr, task) = listening(Server::new(([127, 0, 0, 1], 0)).preset(preset)).await;
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = TcpListener::bind(addr) {
-            assert!(Instant::now() < deadline, "{strategy}: {error}");
+            assert!(Instant::now() < deadline, "{preset}: {error}");
             tokio::task::yield_now().await;
         }
     }

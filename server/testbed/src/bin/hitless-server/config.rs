@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use hitless_server::{AdminAddress, HandoverAddress, Limits, Server, StartError, Strategy, host_name};
+use hitless_server::{AdminAddress, HandoverAddress, Limits, Preset, Server, StartError, host_name};
 
 /// Names the replica in every answer.
 const REPLICA: HeaderName = HeaderName::from_static("x-replica");
@@ -54,7 +54,7 @@ pub(crate) struct ServerConfig {
     pub(crate) max_delay: Duration,
     name_header: HeaderValue,
     listen: SocketAddr,
-    strategy: Strategy,
+    preset: Preset,
     drain_timeout: Duration,
     lame_duck: Option<Duration>,
     goodbye_after: Duration,
@@ -102,9 +102,9 @@ struct ServeArgs {
     #[arg(long, env = "HITLESS_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
     /// What happens to clients when the server is told to stop
-    #[arg(long, env = "HITLESS_PRESET", long_help = PRESETS, default_value_t = Strategy::default(),
-          value_parser = strategies())]
-    preset: Strategy,
+    #[arg(long, env = "HITLESS_PRESET", long_help = PRESETS, default_value_t = Preset::default(),
+          value_parser = presets())]
+    preset: Preset,
     /// How long GET / takes, as in 3s or 250ms
     #[arg(long, env = "HITLESS_DELAY", default_value = "0s", value_parser = duration)]
     delay: Duration,
@@ -207,7 +207,7 @@ impl ServerConfig {
             max_delay: args.max_delay,
             name_header,
             listen: args.listen,
-            strategy: args.preset,
+            preset: args.preset,
             drain_timeout,
             lame_duck: args.lame_duck,
             goodbye_after: args.goodbye_after,
@@ -231,12 +231,12 @@ impl ServerConfig {
             server = server.service(service);
         }
         server
-            .strategy(self.strategy)
+            .preset(self.preset)
             .name(self.name)
             .version(VERSION)
             .limits(self.limits)
             .drain_timeout(self.drain_timeout)
-            .goodbye_after(self.goodbye_after)
+            .stream_grace(self.goodbye_after)
             .admin(self.admin)
             .response_header(REPLICA, self.name_header)
             .response_header(REPLICA_VERSION, HeaderValue::from_static(VERSION))
@@ -285,8 +285,8 @@ fn within(drain_timeout: Duration, flag: &str, time: Duration) -> Result<(), cla
     )))
 }
 
-fn strategies() -> impl TypedValueParser<Value = Strategy> {
-    PossibleValuesParser::new(Strategy::ALL.map(Strategy::name)).try_map(|name| name.parse::<Strategy>())
+fn presets() -> impl TypedValueParser<Value = Preset> {
+    PossibleValuesParser::new(Preset::ALL.map(Preset::name)).try_map(|name| name.parse::<Preset>())
 }
 
 fn duration(text: &str) -> Result<Duration, humantime::DurationError> {

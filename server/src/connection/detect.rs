@@ -10,10 +10,10 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep_until};
 
 use super::end::{self, Last};
+use super::parked::{FIRST_READ, ParkedConnection, close_idle, head_timed_out};
 use super::queue::Queue;
 use super::watch::Watch;
-use super::{FIRST_READ, Rest, close_idle, head_timed_out};
-use crate::link::Protocol;
+use crate::activity::Protocol;
 use crate::replica::{Order, Replica};
 use crate::transfer_queue::Ticket;
 
@@ -25,13 +25,13 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const GRACE: Duration = Duration::from_millis(200);
 
 /// What became of a connection of which it was not known what it speaks.
-pub(super) enum Recognized {
+pub(super) enum Detected {
     /// It ended, or took too long.
     Over,
     /// It speaks that.
-    Speaks(Protocol, Rest),
+    Speaks(Protocol, ParkedConnection),
     /// The order says that it leaves its place.
-    Moves(Rest),
+    Moves(ParkedConnection),
 }
 
 /// Why it is not waited for any longer.
@@ -43,16 +43,16 @@ enum Found {
 }
 
 /// Reads until the protocol is clear.
-pub(super) async fn recognize(
-    mut rest: Rest,
+pub(super) async fn detect(
+    mut parked: ParkedConnection,
     replica: &Replica,
     mut watch: Pin<&mut Watch<'_>>,
     unwanted: Option<u64>,
-) -> Recognized {
-    if let Some(protocol) = protocol_of(&rest.unread) {
-        return Recognized::Speaks(protocol, rest);
+) -> Detected {
+    if let Some(protocol) = protocol_of(&parked.unread) {
+        return Detected::Speaks(protocol, parked);
     }
-    let mut bytes = BytesMut::from(&rest.unread[..]);
+    let mut bytes = BytesMut::from(&parked.unread[..]);
     // Since when the client has been silent, or at its head.
     let mut since = Instant::now();
     let mut grace = None;
@@ -82,17 +82,17 @@ pub(super) async fn recognize(
             } else if let Poll::Ready(ticket) = queue.poll_turn(context) {
                 return Poll::Ready(Found::Moves(Some(ticket)));
             }
-            let Poll::Ready(readable) = rest.stream.poll_read_ready(context) else {
+            let Poll::Ready(readable) = parked.stream.poll_read_ready(context) else {
                 let limits = &replica.limits;
-                let is_idle = bytes.is_empty() && !rest.is_new;
+                let is_idle = bytes.is_empty() && !parked.is_new;
                 let patience = if is_idle { limits.idle_timeout } else { limits.head_timeout };
                 let is_late = timer.is_some() && since.elapsed() >= patience;
-                let must_go = bytes.is_empty() && rest.open.idleness().must_go();
+                let must_go = bytes.is_empty() && parked.open.idleness().must_go();
                 return if is_late || must_go { Poll::Ready(Found::TooLate) } else { Poll::Pending };
             };
             let is_first = bytes.is_empty();
             bytes.reserve(FIRST_READ);
-            match readable.and_then(|()| rest.stream.try_read_buf(&mut bytes)) {
+            match readable.and_then(|()| parked.stream.try_read_buf(&mut bytes)) {
                 Ok(0) => return Poll::Ready(Found::Over),
                 Ok(_) if is_first => since = Instant::now(),
                 Ok(_) => {}
@@ -102,22 +102,22 @@ pub(super) async fn recognize(
         }
     })
     .await;
-    rest.is_new &= bytes.is_empty();
-    rest.unread = bytes.freeze();
+    parked.is_new &= bytes.is_empty();
+    parked.unread = bytes.freeze();
     match found {
-        Found::Over => Recognized::Over,
+        Found::Over => Detected::Over,
         Found::TooLate => {
-            if rest.unread.is_empty() {
-                close_idle(rest, replica).await;
+            if parked.unread.is_empty() {
+                close_idle(parked, replica).await;
             } else {
-                let _ = rest.stream.try_write(&head_timed_out(replica));
+                let _ = parked.stream.try_write(&head_timed_out(replica));
                 let last = Last { is_sending: true, ..Last::default() };
-                end::in_stages(&rest.stream, &rest.open, last, None).await;
+                end::in_stages(&parked.stream, &parked.open, last, None).await;
             }
-            Recognized::Over
+            Detected::Over
         }
-        Found::Speaks(protocol) => Recognized::Speaks(protocol, rest),
-        Found::Moves(turn) => Recognized::Moves(Rest { turn, ..rest }),
+        Found::Speaks(protocol) => Detected::Speaks(protocol, parked),
+        Found::Moves(turn) => Detected::Moves(ParkedConnection { turn, ..parked }),
     }
 }
 

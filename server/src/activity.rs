@@ -41,7 +41,7 @@ pub(crate) enum Overdue {
 /// What one connection has begun and finished. Shared by its parts, all of which (HTTP/2 streams aside) are polled within
 /// one task.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ConnectionActivity {
     replica: Arc<Replica>,
     protocol: Protocol,
     client: SocketAddr,
@@ -118,7 +118,7 @@ impl Reading {
     }
 }
 
-impl Link {
+impl ConnectionActivity {
     pub(crate) fn new(
         replica: Arc<Replica>,
         protocol: Protocol,
@@ -336,20 +336,20 @@ impl Link {
             return;
         }
         if is_whole {
-            self.replica.ledger.answer(count, self.withheld_ns.load(Relaxed));
+            self.replica.request_counters.answer(count, self.withheld_ns.load(Relaxed));
         } else {
-            self.replica.ledger.abort(count);
+            self.replica.request_counters.abort(count);
         }
     }
 
     /// A stream leaves HTTP; on HTTP/1 the connection does, for the rest of its life.
     pub(crate) fn upgrade(&self) {
         self.upgraded.fetch_add(1, Relaxed);
-        self.replica.ledger.upgrade();
+        self.replica.request_counters.upgrade();
     }
 
     /// Bytes came from the client.
-    pub(crate) fn hear(&self) {
+    pub(crate) fn on_read(&self) {
         self.heard.store(true, Relaxed);
     }
 
@@ -401,7 +401,7 @@ impl Link {
     /// The router is called for a request, whose number this is.
     pub(crate) fn begin(&self, has_body: bool) -> u64 {
         let reading = if has_body { Reading::UnderWay } else { Reading::Done };
-        self.replica.ledger.begin();
+        self.replica.request_counters.begin();
         let request = self.begun.fetch_add(1, Relaxed) + 1;
         self.idleness.end();
         self.reading.store(reading.of(request), Relaxed);
@@ -421,7 +421,7 @@ impl Link {
     }
 
     /// Without effect if another request has begun since, on whose body the connection waits now. On HTTP/2 several bodies
-    /// share the link, and nobody asks.
+    /// share the activity, and nobody asks.
     fn leave_body(&self, request: u64, how: Reading) {
         let under_way = Reading::UnderWay.of(request);
         if self.reading.compare_exchange(under_way, how.of(request), Relaxed, Relaxed).is_ok() {
@@ -440,7 +440,7 @@ impl Link {
                 if is_whole {
                     self.finish(1);
                 } else {
-                    self.replica.ledger.abort(1);
+                    self.replica.request_counters.abort(1);
                     if self.is_idle() {
                         self.idleness.begin(monotonic_ns());
                     }
@@ -460,39 +460,39 @@ impl Link {
             self.withheld_ns.store(now, Relaxed);
             self.withheld.fetch_add(count, Relaxed);
         } else {
-            self.replica.ledger.answer(count, now);
+            self.replica.request_counters.answer(count, now);
         }
     }
 }
 
-impl Drop for Link {
+impl Drop for ConnectionActivity {
     /// The connection is gone: what was not finished never will be.
     fn drop(&mut self) {
         let unfinished = self.begun.load(Relaxed) - self.flushed.load(Relaxed) + self.withheld.load(Relaxed);
         if unfinished > 0 {
-            self.replica.ledger.abort(unfinished);
+            self.replica.request_counters.abort(unfinished);
         }
         for _ in 0..self.upgraded.load(Relaxed) {
-            self.replica.ledger.end_upgraded();
+            self.replica.request_counters.end_upgraded();
         }
     }
 }
 
 /// An HTTP/2 stream that has left HTTP, in the books for as long as it is held.
 #[derive(Debug)]
-pub(crate) struct Upgraded(Arc<Link>);
+pub(crate) struct Upgraded(Arc<ConnectionActivity>);
 
 impl Upgraded {
-    pub(crate) fn of(link: &Arc<Link>) -> Self {
-        link.upgrade();
-        Self(Arc::clone(link))
+    pub(crate) fn of(activity: &Arc<ConnectionActivity>) -> Self {
+        activity.upgrade();
+        Self(Arc::clone(activity))
     }
 }
 
 impl Drop for Upgraded {
     fn drop(&mut self) {
         self.0.upgraded.fetch_sub(1, Relaxed);
-        self.0.replica.ledger.end_upgraded();
+        self.0.replica.request_counters.end_upgraded();
         if self.0.is_idle() {
             self.0.idleness.begin(monotonic_ns());
         }
@@ -516,52 +516,52 @@ mod tests {
         }
     }
 
-    fn link() -> Link {
+    fn activity() -> ConnectionActivity {
         let observer = Observer::new("a".into(), Arc::new(|_| {}));
         let replica = Replica::new("a".into(), Limits::default(), Vec::new(), observer);
         let idleness = replica.idle_connections.add();
-        Link::new(Arc::new(replica), Protocol::Http1, ([127, 0, 0, 1], 1).into(), idleness)
+        ConnectionActivity::new(Arc::new(replica), Protocol::Http1, ([127, 0, 0, 1], 1).into(), idleness)
     }
 
     #[test]
     fn a_connection_is_between_requests_when_the_answer_is_out_and_the_body_read() {
-        let link = link();
-        let request = link.begin(true);
-        link.end(true);
-        assert!(!link.is_idle(), "not flushed yet");
-        link.flush();
-        assert!(link.is_idle() && !link.is_between_requests());
-        link.end_body(request);
-        assert!(link.is_between_requests());
+        let activity = activity();
+        let request = activity.begin(true);
+        activity.end(true);
+        assert!(!activity.is_idle(), "not flushed yet");
+        activity.flush();
+        assert!(activity.is_idle() && !activity.is_between_requests());
+        activity.end_body(request);
+        assert!(activity.is_between_requests());
     }
 
     #[test]
     fn the_late_reader_of_an_earlier_body_says_nothing_about_the_next_one() {
-        let link = link();
-        let first = link.begin(true);
-        link.end(true);
-        link.flush();
-        let second = link.begin(true);
-        link.end(true);
-        link.flush();
-        link.hold(true);
-        for leave in [Link::end_body, Link::drop_body] {
-            leave(&link, first);
-            assert!(!link.is_held() && !link.is_between_requests() && !link.is_unsettled());
+        let activity = activity();
+        let first = activity.begin(true);
+        activity.end(true);
+        activity.flush();
+        let second = activity.begin(true);
+        activity.end(true);
+        activity.flush();
+        activity.hold(true);
+        for leave in [ConnectionActivity::end_body, ConnectionActivity::drop_body] {
+            leave(&activity, first);
+            assert!(!activity.is_held() && !activity.is_between_requests() && !activity.is_unsettled());
         }
-        link.drop_body(second);
-        assert!(link.is_unsettled());
-        link.settle();
-        assert!(link.is_between_requests());
+        activity.drop_body(second);
+        assert!(activity.is_unsettled());
+        activity.settle();
+        assert!(activity.is_between_requests());
     }
 
     #[test]
     fn whoever_waits_for_a_reader_is_woken() {
-        let link = link();
-        let request = link.begin(true);
+        let activity = activity();
+        let request = activity.begin(true);
         let bell = Arc::new(Bell::default());
-        link.wait_for_reader(&Context::from_waker(&Waker::from(Arc::clone(&bell))));
-        link.end_body(request);
+        activity.wait_for_reader(&Context::from_waker(&Waker::from(Arc::clone(&bell))));
+        activity.end_body(request);
         assert!(bell.0.load(Relaxed));
     }
 }

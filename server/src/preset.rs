@@ -10,9 +10,9 @@ use crate::listener::Sharing;
 /// What a server does with its clients when it is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Strategy {
+pub enum Preset {
     /// Ends at once. Requests in flight break off (`curl: (52) Empty reply from server`), new ones are refused.
-    Normal,
+    Abort,
     /// Closes the listener and the idle connections, finishes what is in flight, ends. New connections are refused
     /// (`curl: (7)`), and requests on their way over an idle connection are lost.
     Graceful,
@@ -25,15 +25,15 @@ pub enum Strategy {
     Handover,
 }
 
-impl Strategy {
+impl Preset {
     /// All of them, from the bluntest to the gentlest.
-    pub const ALL: [Self; 4] = [Self::Normal, Self::Graceful, Self::ReusePort, Self::Handover];
+    pub const ALL: [Self; 4] = [Self::Abort, Self::Graceful, Self::ReusePort, Self::Handover];
 
-    /// The strategy's name on the command line and in reports.
+    /// The preset's name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Normal => "normal",
+            Self::Abort => "normal",
             Self::Graceful => "graceful",
             Self::ReusePort => "reuseport",
             Self::Handover => "handover",
@@ -42,36 +42,36 @@ impl Strategy {
 
     pub(crate) fn sharing(self) -> Sharing {
         match self {
-            Self::Normal | Self::Graceful => Sharing::Exclusive,
+            Self::Abort | Self::Graceful => Sharing::Exclusive,
             Self::ReusePort | Self::Handover => Sharing::ReusePort,
         }
     }
 }
 
-impl fmt::Display for Strategy {
+impl fmt::Display for Preset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// A strategy's name that there is not.
+/// Unknown preset name.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("no such preset `{0}`")]
-pub struct UnknownStrategy(String);
+pub struct UnknownPreset(String);
 
-impl FromStr for Strategy {
-    type Err = UnknownStrategy;
+impl FromStr for Preset {
+    type Err = UnknownPreset;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
-            .find(|strategy| strategy.name() == name)
-            .ok_or_else(|| UnknownStrategy(name.to_owned()))
+            .find(|preset| preset.name() == name)
+            .ok_or_else(|| UnknownPreset(name.to_owned()))
     }
 }
 
 #[cfg(feature = "serde")]
-impl serde::Serialize for Strategy {
+impl serde::Serialize for Preset {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
@@ -82,10 +82,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_strategy_is_found_by_its_name() {
-        for strategy in Strategy::ALL {
-            assert_eq!(strategy.name().parse(), Ok(strategy));
+    fn every_preset_is_found_by_its_name() {
+        for preset in Preset::ALL {
+            assert_eq!(preset.name().parse(), Ok(preset));
         }
-        assert!("brutal".parse::<Strategy>().is_err());
+        assert!("brutal".parse::<Preset>().is_err());
     }
 }

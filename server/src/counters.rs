@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::monotonic_ns;
-use crate::lifecycle::{Ledger, State};
+use crate::lifecycle::{RequestCounters, State};
 
 /// Counters beside the requests' own: how connections and listeners came and went.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct ConnectionCounters {
     pub(crate) accepted: Counter,
     pub(crate) accepted_for_sibling: Counter,
     pub(crate) listeners_given: Counter,
@@ -27,7 +27,7 @@ pub(crate) struct Traffic {
     answered_before: AtomicU64,
 }
 
-impl Traffic {
+impl ConnectionCounters {
     pub(crate) fn accept(&self, now_ns: u64) {
         self.accepted.add(1);
         self.last_accept_ns.store(now_ns, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl Counter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
-pub struct Account {
+pub struct CountersSnapshot {
     /// Where in its life the replica is.
     pub state: State,
     /// Connections accepted, those accepted for a sibling included.
@@ -115,39 +115,44 @@ pub struct Account {
     pub handover_refused: u64,
 }
 
-impl Account {
-    pub(crate) fn new(state: State, ledger: &Ledger, traffic: &Traffic, cut: u64) -> Self {
-        let signal_ns = traffic.signal_ns();
-        let before = traffic.answered_before.load(Ordering::Relaxed);
+impl CountersSnapshot {
+    pub(crate) fn new(
+        state: State,
+        request_counters: &RequestCounters,
+        connection_counters: &ConnectionCounters,
+        cut: u64,
+    ) -> Self {
+        let signal_ns = connection_counters.signal_ns();
+        let before = connection_counters.answered_before.load(Ordering::Relaxed);
         let since_signal = |at: u64| signal_ns.filter(|_| at != 0).map(|signal| at.saturating_sub(signal));
-        let last_accept_ns = traffic.last_accept_ns.load(Ordering::Relaxed);
-        let last_response_ns = ledger.last_response_ns().unwrap_or(0);
+        let last_accept_ns = connection_counters.last_accept_ns.load(Ordering::Relaxed);
+        let last_response_ns = request_counters.last_response_ns().unwrap_or(0);
         let exit_ns = if state == State::Stopped { monotonic_ns() } else { 0 };
         Self {
             state,
-            drained: signal_ns.map_or(0, |_| ledger.answered().saturating_sub(before)),
+            drained: signal_ns.map_or(0, |_| request_counters.answered().saturating_sub(before)),
             signal_ns,
             signal_to_last_accept_ns: since_signal(last_accept_ns),
             signal_to_last_response_ns: since_signal(last_response_ns),
             signal_to_exit_ns: since_signal(exit_ns),
-            accepted: traffic.accepted.get(),
-            answered: ledger.answered(),
-            aborted: ledger.aborted(),
-            in_flight: ledger.in_flight(),
-            begun: ledger.begun(),
+            accepted: connection_counters.accepted.get(),
+            answered: request_counters.answered(),
+            aborted: request_counters.aborted(),
+            in_flight: request_counters.in_flight(),
+            begun: request_counters.begun(),
             cut,
-            connections: ledger.connections(),
+            connections: request_counters.connections(),
             last_accept_ns,
             last_response_ns,
-            connections_closed_idle: traffic.connections_closed_idle.get(),
-            accepted_for_sibling: traffic.accepted_for_sibling.get(),
-            listeners_given: traffic.listeners_given.get(),
-            listeners_taken: traffic.listeners_taken.get(),
-            listeners_claimed: traffic.listeners_claimed.get(),
-            listeners_returned: traffic.listeners_returned.get(),
-            connections_given: traffic.connections_given.get(),
-            connections_taken: traffic.connections_taken.get(),
-            handover_refused: traffic.handover_refused.get(),
+            connections_closed_idle: connection_counters.connections_closed_idle.get(),
+            accepted_for_sibling: connection_counters.accepted_for_sibling.get(),
+            listeners_given: connection_counters.listeners_given.get(),
+            listeners_taken: connection_counters.listeners_taken.get(),
+            listeners_claimed: connection_counters.listeners_claimed.get(),
+            listeners_returned: connection_counters.listeners_returned.get(),
+            connections_given: connection_counters.connections_given.get(),
+            connections_taken: connection_counters.connections_taken.get(),
+            handover_refused: connection_counters.handover_refused.get(),
         }
     }
 
@@ -255,13 +260,14 @@ fn escape_label(value: &str) -> String {
 mod tests {
     use super::*;
 
-    fn account() -> Account {
-        let (ledger, traffic) = (Ledger::default(), Traffic::default());
-        ledger.begin();
-        ledger.begin();
-        ledger.answer(1, 5);
-        traffic.accept(4);
-        Account::new(State::Ready, &ledger, &traffic, 0)
+    fn account() -> CountersSnapshot {
+        let (request_counters, connection_counters) =
+            (RequestCounters::default(), ConnectionCounters::default());
+        request_counters.begin();
+        request_counters.begin();
+        request_counters.answer(1, 5);
+        connection_counters.accept(4);
+        CountersSnapshot::new(State::Ready, &request_counters, &connection_counters, 0)
     }
 
     #[test]
@@ -279,19 +285,21 @@ mod tests {
 
     #[test]
     fn what_happened_after_the_signal_is_told_in_spans() {
-        let (ledger, traffic) = (Ledger::default(), Traffic::default());
-        ledger.answer(2, 30);
-        traffic.accept(20);
-        let account = |state| Account::new(state, &ledger, &traffic, 0);
-        let spans =
-            |account: &Account| (account.signal_to_last_accept_ns, account.signal_to_last_response_ns);
+        let (request_counters, connection_counters) =
+            (RequestCounters::default(), ConnectionCounters::default());
+        request_counters.answer(2, 30);
+        connection_counters.accept(20);
+        let account = |state| CountersSnapshot::new(state, &request_counters, &connection_counters, 0);
+        let spans = |account: &CountersSnapshot| {
+            (account.signal_to_last_accept_ns, account.signal_to_last_response_ns)
+        };
         let before = account(State::Ready);
         assert_eq!((before.signal_ns, before.drained, spans(&before)), (None, 0, (None, None)));
-        traffic.stop(25, ledger.answered());
+        connection_counters.stop(25, request_counters.answered());
         let early = account(State::Draining);
         assert_eq!((early.drained, spans(&early)), (0, (Some(0), Some(5))));
-        ledger.answer(3, 40);
-        traffic.accept(37);
+        request_counters.answer(3, 40);
+        connection_counters.accept(37);
         let late = account(State::Draining);
         assert_eq!((late.drained, spans(&late)), (3, (Some(12), Some(15))));
         assert_eq!(late.signal_to_exit_ns, None);
@@ -311,12 +319,13 @@ mod tests {
     #[cfg(feature = "serde")]
     #[test]
     fn json_is_what_serde_makes_of_the_account_byte_for_byte() {
-        let (ledger, traffic) = (Ledger::default(), Traffic::default());
-        let before = Account::new(State::Starting, &ledger, &traffic, 0);
-        traffic.accept(20);
-        ledger.answer(2, 30);
-        traffic.stop(25, 1);
-        let after = Account::new(State::Stopped, &ledger, &traffic, 7);
+        let (request_counters, connection_counters) =
+            (RequestCounters::default(), ConnectionCounters::default());
+        let before = CountersSnapshot::new(State::Starting, &request_counters, &connection_counters, 0);
+        connection_counters.accept(20);
+        request_counters.answer(2, 30);
+        connection_counters.stop(25, 1);
+        let after = CountersSnapshot::new(State::Stopped, &request_counters, &connection_counters, 7);
         for account in [before, after] {
             assert_eq!(account.to_json(), serde_json::to_string(&account).unwrap());
         }

@@ -1,4 +1,4 @@
-# What there is to run; each recipe is what .ci/run runs too.
+# The commands of CONTRIBUTING.md.
 
 # Format, lints and documentation, all without a warning.
 check:

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{ScenarioError, ServerKind, Target};
@@ -137,6 +138,21 @@ impl<'a> Requests<'a> {
         })
     }
 
+    /// What its requests carry. HTTP/2 has the host in `:authority`, and a Host header must not differ (RFC 9113, section
+    /// 8.3.1).
+    fn headers_of(&self, kind: CohortKind) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if let Some(authorization) = &self.target.authorization {
+            headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
+        }
+        if kind != CohortKind::H2
+            && let Ok(host) = HeaderValue::from_str(&self.target.authority)
+        {
+            headers.entry(HOST).or_insert(host);
+        }
+        headers
+    }
+
     fn plan(&self, kind: CohortKind, rate: f64, concurrency: usize) -> Result<CohortPlan, ScenarioError> {
         let need = |field: &'static str, path: &Option<String>, what: &str| {
             let missing =
@@ -169,7 +185,7 @@ impl<'a> Requests<'a> {
             concurrency,
             requests_per_connection: self.per_connection,
             url,
-            headers: self.headers.clone(),
+            headers: self.headers_of(kind),
             echo: self.echo.clone(),
             delay: if kind.is_long() { self.long } else { Duration::ZERO },
             payload,
@@ -233,7 +249,7 @@ fn echo(named: Option<&str>, is_ours: bool, sent: &HeaderMap) -> Result<Option<H
     };
     let bad = |remedy: String| ScenarioError::new("--echo-header", text, remedy);
     let name: HeaderName = text.trim().parse().map_err(|error| bad(format!("{error}")))?;
-    if FRAMING.contains(&name) || name == http::header::HOST {
+    if FRAMING.contains(&name) || name == HOST {
         return Err(bad("it belongs to the transfer itself; name one such as x-request-id".to_owned()));
     }
     if sent.contains_key(&name) {

@@ -241,10 +241,15 @@ mod tests {
         socket.listen(64).unwrap()
     }
 
+    fn target(host: IpAddr, port: u16) -> Target {
+        let authority = format!("127.0.0.1:{port}");
+        Target { url: format!("http://{authority}/"), authority, authorization: None, host, port }
+    }
+
     fn port_of(listener: &TcpListener) -> Port {
         let port = listener.local_addr().unwrap().port();
         let host = Ipv4Addr::LOCALHOST.into();
-        Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port }, HeaderMap::new())
+        Port::of(&target(host, port), HeaderMap::new())
     }
 
     /// Answers every connection with this status until it is dropped.
@@ -349,7 +354,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-tenant", "shop".parse().unwrap());
         let host = Ipv4Addr::LOCALHOST.into();
-        let port = Port::of(&Target { url: format!("http://127.0.0.1:{port}/"), host, port }, headers);
+        let port = Port::of(&target(host, port), headers);
         let (heads, _) =
             tokio::join!(serving, port.until_answered("/health", 200..=299, ExpectedListeners::Alone));
         for head in heads {

@@ -8,6 +8,7 @@ mod client;
 pub mod content;
 mod pulse;
 pub mod schedule;
+mod undeclared;
 mod workers;
 
 use std::panic::resume_unwind;

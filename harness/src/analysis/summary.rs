@@ -319,6 +319,7 @@ mod tests {
                     replayed: Some(3),
                     unsent: None,
                     closed_idle: None,
+                    unverified: None,
                 },
             },
             ..CohortRecord::new(name)

@@ -130,6 +130,42 @@ mod tests {
         }
     }
 
+    /// Of its answers, none of which declares a length, every 25th is cut in half.
+    async fn cuts_undeclared_answers() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for number in 1_u64.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let body = if number.is_multiple_of(25) { "hello" } else { "hello world" };
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn cut_answer_that_declares_no_length_is_truncated_for_every_kind_of_client() {
+        use crate::model::failure::FailureClass;
+        for kind in [CohortKind::Fresh, CohortKind::Pooled, CohortKind::Strict] {
+            let plan = CohortPlan { url: cuts_undeclared_answers().await, ..CohortPlan::of(kind) };
+            let client =
+                Client::build(&plan, Duration::from_secs(5), FreshConnectionRequests::default()).unwrap();
+            for number in 1..=30 {
+                let class = match client.request(number, 0).await.outcome {
+                    Outcome::Answered => None,
+                    Outcome::Failed(failure) => Some(failure.class),
+                };
+                assert_eq!(class, (number == 25).then_some(FailureClass::Truncated), "{kind:?}: {number}");
+            }
+            assert_eq!(client.totals().unverified, None, "{kind:?}");
+        }
+    }
+
     #[tokio::test]
     async fn answer_to_another_request_is_a_wrong_body_for_every_kind_of_client() {
         for kind in [CohortKind::Fresh, CohortKind::Pooled, CohortKind::Strict] {

@@ -73,6 +73,11 @@ impl<'a> Check<'a> {
         failure
     }
 
+    /// How much of the body has come.
+    pub(crate) const fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Judges the whole answer.
     pub(crate) fn finish(self) -> Outcome {
         if self.status != self.expectation.status {

@@ -105,6 +105,10 @@ pub struct ClientTotals {
     pub unsent: Option<u64>,
     /// Connections that the server closed while they were idle; none where the client cannot see it.
     pub closed_idle: Option<u64>,
+    /// Answers that end with their connection and differ in length, so that one that was cut would look whole; none if there
+    /// are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unverified: Option<u64>,
 }
 
 /// What is known of a request's connection.

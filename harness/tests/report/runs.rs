@@ -122,7 +122,13 @@ impl Run {
         let requests = self.requests * restarts as u64;
         let totals = |replayed| {
             let connections = if replayed == Some(0) { 32 } else { requests / 2 };
-            let client = ClientTotals { connections, replayed, unsent: replayed, closed_idle: replayed };
+            let client = ClientTotals {
+                connections,
+                replayed,
+                unsent: replayed,
+                closed_idle: replayed,
+                unverified: None,
+            };
             CohortTotals { sent: requests / 2, client }
         };
         for inode in [4711, 4712] {

@@ -110,6 +110,14 @@ pub fn write_answer(
     stream.write_all(format!("{head}{id}{connection}\r\n{}", &body[..sent]).as_bytes())
 }
 
+/// Writes an answer that declares no length and ends with its connection (RFC 9112, section 6.3); only the first `sent` bytes
+/// of its body.
+pub(crate) fn write_undeclared(stream: &mut impl Write, body: &str, sent: usize, id: &str) -> io::Result<()> {
+    let id = if id.is_empty() { String::new() } else { format!("x-request-id: {id}\r\n") };
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n{id}connection: close\r\n\r\n");
+    stream.write_all(format!("{head}{}", &body[..sent]).as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,8 @@ pub enum Sabotage {
     ClosesIdle,
     /// `half-body:every=N`: promises a length, sends half of it, closes.
     HalfBody(Every),
+    /// `cuts-undeclared:every=N`: declares no length, so that each answer ends with its connection, and sends half of one.
+    CutsUndeclared(Every),
     /// `wrong-body:every=N`: a whole answer of the right length, meant for somebody else.
     WrongBody(Every),
     /// `swaps-answers:every=N`: an answer that is right in every byte but for what it calls its request: it is the answer
@@ -84,6 +86,10 @@ pub enum Treatment {
     Drop,
     /// Half of the answer is sent, then the connection is closed.
     HalfAnswer,
+    /// It is answered without a length, and the connection is closed.
+    AnswerUndeclared,
+    /// The same, with half of the body.
+    HalfUndeclared,
     /// Somebody else's answer is sent.
     WrongAnswer,
     /// The answer to the request before is sent.
@@ -122,6 +128,8 @@ impl Sabotage {
             Self::DropsAfterReading(every) => if_hit(every, Treatment::Drop),
             Self::ClosesIdle => Treatment::AnswerAndClose,
             Self::HalfBody(every) => if_hit(every, Treatment::HalfAnswer),
+            Self::CutsUndeclared(every) if every.hits(ordinal) => Treatment::HalfUndeclared,
+            Self::CutsUndeclared(_) => Treatment::AnswerUndeclared,
             Self::WrongBody(every) => if_hit(every, Treatment::WrongAnswer),
             Self::SwapsAnswers(every) => if_hit(every, Treatment::AnswerOfAnother),
             Self::UnavailableWhileDraining if is_draining => Treatment::Unavailable,
@@ -164,6 +172,7 @@ impl Sabotage {
             Self::DropsAfterReading(_) => "drops-after-reading",
             Self::ClosesIdle => "closes-idle",
             Self::HalfBody(_) => "half-body",
+            Self::CutsUndeclared(_) => "cuts-undeclared",
             Self::WrongBody(_) => "wrong-body",
             Self::SwapsAnswers(_) => "swaps-answers",
             Self::UnavailableWhileDraining => "unavailable-while-draining",
@@ -184,6 +193,7 @@ impl fmt::Display for Sabotage {
             Self::ListensLate { by } => write!(f, ":by={}ms", by.as_millis()),
             Self::DropsAfterReading(Every(n))
             | Self::HalfBody(Every(n))
+            | Self::CutsUndeclared(Every(n))
             | Self::WrongBody(Every(n))
             | Self::SwapsAnswers(Every(n))
             | Self::NeverAnswers(Every(n))
@@ -236,6 +246,7 @@ impl FromStr for Sabotage {
             ("listens-late", Some(("by", value))) => Self::ListensLate { by: duration(value)? },
             ("drops-after-reading", Some(("every", value))) => Self::DropsAfterReading(every(value)?),
             ("half-body", Some(("every", value))) => Self::HalfBody(every(value)?),
+            ("cuts-undeclared", Some(("every", value))) => Self::CutsUndeclared(every(value)?),
             ("wrong-body", Some(("every", value))) => Self::WrongBody(every(value)?),
             ("swaps-answers", Some(("every", value))) => Self::SwapsAnswers(every(value)?),
             ("never-answers", Some(("every", value))) => Self::NeverAnswers(every(value)?),
@@ -286,6 +297,7 @@ mod tests {
             "drops-after-reading:every=1000",
             "closes-idle",
             "half-body:every=3",
+            "cuts-undeclared:every=3",
             "wrong-body:every=7",
             "swaps-answers:every=7",
             "unavailable-while-draining",

@@ -229,6 +229,14 @@ impl Server {
                 http::write_answer(&mut stream, "200 OK", http::HELLO, HALF, &request.id, persistence)?;
                 persistence = Persistence::Close;
             }
+            Treatment::AnswerUndeclared | Treatment::HalfUndeclared => {
+                let sent = if treatment == Treatment::AnswerUndeclared { whole } else { HALF };
+                http::write_undeclared(&mut stream, http::HELLO, sent, &request.id)?;
+                if treatment == Treatment::AnswerUndeclared {
+                    self.account.request_answered();
+                }
+                persistence = Persistence::Close;
+            }
             Treatment::Drop | Treatment::Silence => persistence = Persistence::Close,
             Treatment::Die => self.die(),
         }

@@ -57,6 +57,12 @@ pub(super) fn blind_spots(recording: &Recording, summary: &Summary, asked: Asked
         if !recording.restarts.is_empty() && is_covered(cohort) && cohort.in_restarts == 0 {
             reasons.push(format!("cohort {name} had no request under way in any restart; raise its rate"));
         }
+        if let Some(count) = cohort.totals.client.unverified {
+            reasons.push(format!(
+                "cohort {name}: {count} answers declare no length and differ in length, so one that was cut would look \
+                 whole; ask for a path whose answers have a Content-Length, or are chunked"
+            ));
+        }
         if let Some(count) = summed.counts.by_class.get(&FailureClass::HarnessResource) {
             reasons.push(format!(
                 "cohort {name}: the harness itself was short of ports, descriptors, memory or CPU {count} times; lower \
@@ -139,7 +145,8 @@ mod tests {
     #[test]
     fn each_blind_spot_makes_a_clean_run_inconclusive() {
         type Spoil = fn(&mut Recording);
-        let blind: [(&str, Spoil); 10] = [
+        let blind: [(&str, Spoil); 11] = [
+            ("7 answers declare no length", |run| run.cohorts[0].totals.client.unverified = Some(7)),
             ("interrupted", |run| run.cut_short = Some(CutShort::Interrupted)),
             ("could not go on", |run| {
                 run.cut_short = Some(CutShort::RolloutFailed { error: "a died".into() });

@@ -15,6 +15,7 @@ use super::trace::{self, RequestTrace};
 use super::{Answer, MOST_HEADERS, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify, is_unprocessed};
 use crate::load::content::{Check, check_token};
+use crate::load::undeclared::{UndeclaredLengths, is_undeclared};
 use crate::model::cohort::{CohortKind, CohortPlan, Payload};
 use crate::model::expectation::{Expectation, pattern};
 use crate::model::failure::{Failure, FailureClass};
@@ -47,6 +48,7 @@ pub(crate) struct PoolClient {
     payload: Payload,
     expectation: Expectation,
     replayed: AtomicU64,
+    undeclared: UndeclaredLengths,
     fresh_connections: FreshConnectionRequests,
     names: NameInterner,
 }
@@ -120,6 +122,7 @@ impl PoolClient {
             payload: plan.payload,
             expectation: plan.expectation.clone(),
             replayed: AtomicU64::new(0),
+            undeclared: UndeclaredLengths::default(),
             fresh_connections,
             names: NameInterner::default(),
         })
@@ -131,6 +134,7 @@ impl PoolClient {
             replayed: self.keeps_connections().then(|| self.replayed.load(Ordering::Relaxed)),
             unsent: None,
             closed_idle: None,
+            unverified: self.undeclared.unverified(),
         }
     }
 
@@ -217,9 +221,18 @@ impl PoolClient {
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
         let repeated = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
         let swapped = check_token(token, repeated);
+        // A stream of HTTP/2 has an end of its own.
+        let is_undeclared = self.recipe.kind != CohortKind::H2 && is_undeclared(response.headers());
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         match read_body(&mut response, &mut check).await {
-            Ok(()) => (check.finish().unless(swapped), replica),
+            Ok(()) => {
+                let length = check.length();
+                let mut outcome = check.finish().unless(swapped);
+                if is_undeclared && outcome == Outcome::Answered {
+                    outcome = outcome.unless(self.undeclared.judge(length));
+                }
+                (outcome, replica)
+            }
             Err(failure) => (Outcome::failed(check.cut_by(failure)), replica),
         }
     }

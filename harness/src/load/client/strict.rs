@@ -26,6 +26,7 @@ use super::sources::sources;
 use super::{Answer, MOST_HEADERS, REPLICA_HEADER};
 use crate::load::classify::{Stage, classify_connect, classify_hyper};
 use crate::load::content::{Check, check_token};
+use crate::load::undeclared::{UndeclaredLengths, is_undeclared};
 use crate::model::cohort::CohortPlan;
 use crate::model::error_chain::chain;
 use crate::model::expectation::Expectation;
@@ -53,6 +54,7 @@ pub(crate) struct StrictClient {
     alive: Arc<AtomicU64>,
     closed_idle: AtomicU64,
     unsent: AtomicU64,
+    undeclared: UndeclaredLengths,
     fresh_connections: FreshConnectionRequests,
     names: NameInterner,
 }
@@ -119,6 +121,7 @@ impl StrictClient {
             alive: Arc::default(),
             closed_idle: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
+            undeclared: UndeclaredLengths::default(),
             fresh_connections,
             names: NameInterner::default(),
         }
@@ -130,6 +133,7 @@ impl StrictClient {
             replayed: Some(0),
             unsent: Some(self.unsent.load(Ordering::Relaxed)),
             closed_idle: Some(self.closed_idle.load(Ordering::Relaxed)),
+            unverified: self.undeclared.unverified(),
         }
     }
 
@@ -287,6 +291,7 @@ impl StrictClient {
         let replica = self.names.name(response.headers().get(REPLICA_HEADER));
         let returned = self.echo.as_ref().and_then(|echo| response.headers().get(echo));
         let swapped = check_token(token, returned);
+        let is_undeclared = is_undeclared(response.headers());
         let mut check = Check::new(&self.expectation, response.status().as_u16());
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
@@ -298,7 +303,12 @@ impl StrictClient {
                 return (Outcome::failed(check.cut_by(failure)), replica);
             }
         }
-        (check.finish().unless(swapped), replica)
+        let length = check.length();
+        let mut outcome = check.finish().unless(swapped);
+        if is_undeclared && outcome == Outcome::Answered {
+            outcome = outcome.unless(self.undeclared.judge(length));
+        }
+        (outcome, replica)
     }
 }
 

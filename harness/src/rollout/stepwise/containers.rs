@@ -34,13 +34,13 @@ const STOP_SLACK: Duration = Duration::from_secs(10);
 /// Where the containers come from.
 #[derive(Debug)]
 pub(super) enum ContainerSource {
-    Made(MadeContainers),
+    Made(Box<MadeContainers>),
     Project(ProjectContainers),
 }
 
 impl From<MadeContainers> for ContainerSource {
     fn from(made: MadeContainers) -> Self {
-        Self::Made(made)
+        Self::Made(Box::new(made))
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use super::CommandError;
 use crate::artifacts::program::{self, ProgramError, Source};
 use crate::console;
-use crate::host::engine::Engine;
+use crate::host::engine::{Engine, HostNetwork};
 use crate::host::limits;
 
 #[derive(Debug, Args)]
@@ -116,16 +116,38 @@ async fn engine() -> Vec<Check> {
         Ok(version) => Check::fine("engine version", format!("{}, API {}", version.name, version.api)),
         Err(error) => Check::problem("engine version", error.to_string(), "restart the engine"),
     };
-    let network = if address.host.starts_with("unix://") {
-        Check::fine("host network", "the engine is on this machine")
-    } else {
-        Check::warning(
-            "host network",
-            format!("the engine is behind {}", address.host),
-            "replicas listen on the engine's host: requests to 127.0.0.1 reach them only if that is this machine",
-        )
+    let network = match engine.host_network().await {
+        Ok(network) => host_network(network, &address.host),
+        Err(error) => Check::problem("host network", error.to_string(), "restart the engine"),
     };
     vec![reached, version, network]
+}
+
+/// Whether requests of this machine reach what listens in the containers' host network.
+fn host_network(network: HostNetwork, address: &str) -> Check {
+    let name = "host network";
+    match network {
+        HostNetwork::Rootless => Check::warning(
+            name,
+            "the engine runs without root, and its host network is a namespace of its own",
+            "requests to 127.0.0.1 do not reach replicas with host networking: use an engine that runs as root, a Compose \
+             project that publishes its ports (--runtime compose), or --runtime process",
+        ),
+        HostNetwork::VirtualMachine => Check::warning(
+            name,
+            "the engine is Docker Desktop's, and its host network is that of a virtual machine",
+            "requests to 127.0.0.1 reach replicas only if host networking is enabled in Docker Desktop's settings \
+             (Resources, Network); hitless sees no listeners there. Use an engine on this machine, or --runtime process",
+        ),
+        HostNetwork::Machine if address.starts_with("unix://") => {
+            Check::fine(name, "the engine is on this machine")
+        }
+        HostNetwork::Machine => Check::warning(
+            name,
+            format!("the engine is behind {address}"),
+            "replicas listen on the engine's host: requests to 127.0.0.1 reach them only if that is this machine",
+        ),
+    }
 }
 
 /// What `--runtime process` would run.
@@ -152,7 +174,7 @@ fn port_free(port: u16) -> Check {
         Err(error) => Check::problem(
             "port",
             format!("{port} cannot be used: {error}"),
-            "stop who listens there, run `hitless clean`, or use --url http://127.0.0.1:PORT/",
+            "stop the process that is listening on it, run `hitless clean`, or use --url http://127.0.0.1:PORT/",
         ),
     }
 }
@@ -277,7 +299,11 @@ mod tests {
     fn what_will_bite_is_told_with_a_remedy_and_what_is_fine_is_not() {
         let no_server =
             ProgramError::NoServer { beside: "/opt".into(), source: CheckoutError::None("/home".into()) };
-        let cases: [(Check, Finding); 21] = [
+        let cases: [(Check, Finding); 25] = [
+            (host_network(HostNetwork::Machine, "unix:///run/docker.sock"), Finding::Fine),
+            (host_network(HostNetwork::Machine, "tcp://10.0.0.2:2375"), Finding::Warning),
+            (host_network(HostNetwork::Rootless, "unix:///run/user/1000/docker.sock"), Finding::Warning),
+            (host_network(HostNetwork::VirtualMachine, "unix:///run/docker.sock"), Finding::Warning),
             (kernel("6.18.5-amd64"), Finding::Fine),
             (kernel("3.9"), Finding::Fine),
             (kernel("3.8.13"), Finding::Problem),

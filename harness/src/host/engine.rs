@@ -210,6 +210,16 @@ impl Engine {
         })
     }
 
+    /// Where its containers' host network is.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn host_network(&self) -> Result<HostNetwork, EngineError> {
+        let info = self.docker.info().await.map_err(|error| failed("ask the engine about itself", &error))?;
+        let security = info.security_options.unwrap_or_default();
+        Ok(HostNetwork::of(&security, &info.operating_system.unwrap_or_default()))
+    }
+
     /// The labels of an image, or none if there is no such image.
     ///
     /// # Errors
@@ -383,6 +393,30 @@ impl Engine {
     }
 }
 
+/// Where the host network of an engine's containers is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostNetwork {
+    /// The network of the engine's machine.
+    Machine,
+    /// A network namespace of the engine's own: it runs without root.
+    Rootless,
+    /// A virtual machine: the engine is Docker Desktop's.
+    VirtualMachine,
+}
+
+impl HostNetwork {
+    /// Goes by what the engine's `/info` says (`SecurityOptions`, `OperatingSystem`).
+    fn of(security: &[String], system: &str) -> Self {
+        if security.iter().any(|option| option.split(',').any(|part| part == "name=rootless")) {
+            Self::Rootless
+        } else if system.contains("Docker Desktop") {
+            Self::VirtualMachine
+        } else {
+            Self::Machine
+        }
+    }
+}
+
 /// A container's place in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
@@ -428,4 +462,17 @@ pub(crate) fn reason(error: &bollard::errors::Error) -> String {
         other => chain(other),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_network_is_where_the_engine_says_that_it_runs() {
+        let of = |option: &str, system| HostNetwork::of(&[option.to_owned()], system);
+        assert_eq!(of("name=seccomp,profile=builtin", "Debian GNU/Linux 13"), HostNetwork::Machine);
+        assert_eq!(of("name=rootless", "Debian GNU/Linux 13"), HostNetwork::Rootless);
+        assert_eq!(of("name=cgroupns", "Docker Desktop"), HostNetwork::VirtualMachine);
+    }
 }

@@ -17,6 +17,9 @@ const NUMBER_LABEL: &str = "com.docker.compose.container-number";
 /// `True` for what `docker compose run` has started.
 const ONE_OFF_LABEL: &str = "com.docker.compose.oneoff";
 
+/// What the names of proxies' images contain.
+const PROXIES: [&str; 8] = ["proxy", "nginx", "traefik", "caddy", "envoy", "httpd", "kong", "openresty"];
+
 /// The running containers of one Compose project.
 #[derive(Debug)]
 pub(super) struct Project(Vec<Listed>);
@@ -95,6 +98,23 @@ impl Project {
                 list(&found)
             ));
         }
+        let others: BTreeSet<&str> = running
+            .iter()
+            .copied()
+            .filter(|service| wanted.iter().all(|container| label(container, SERVICE_LABEL) != *service))
+            .collect();
+        if let Some(proxy) = wanted.iter().find(|container| is_proxy(&container.image))
+            && services.is_empty()
+            && !others.is_empty()
+        {
+            let proxy_service = label(proxy, SERVICE_LABEL);
+            return Err(format!(
+                "port {port} leads to service `{proxy_service}`, whose image {} looks like a proxy: name the services \
+                 behind it with --service (running: {}), or roll the proxy itself with --service {proxy_service}",
+                proxy.image,
+                list(&others)
+            ));
+        }
         let mut chosen: Vec<Chosen> = wanted.into_iter().map(Chosen::of).collect();
         chosen.sort();
         Ok(chosen)
@@ -123,6 +143,12 @@ fn label<'a>(container: &'a Listed, name: &str) -> &'a str {
 
 fn list(names: &BTreeSet<&str>) -> String {
     names.iter().copied().collect::<Vec<_>>().join(", ")
+}
+
+/// Whether an image is a proxy's, going by the last part of its name.
+fn is_proxy(image: &str) -> bool {
+    let name = repository(image).rsplit('/').next().unwrap_or_default();
+    PROXIES.iter().any(|proxy| name.contains(proxy))
 }
 
 /// An image's reference without tag and digest.
@@ -197,9 +223,32 @@ mod tests {
         let database = Listed { published: vec![5432], ..inside(container("database", "postgres:17")) };
         let shop = vec![container("web-b", "shop:2"), container("web-a", "shop:1"), database.clone()];
         assert_eq!(chosen(shop, &[]).unwrap(), ["web-a", "web-b"]);
-        assert_eq!(chosen(vec![published, database.clone()], &[]).unwrap(), ["proxy"]);
+        let web = Listed { published: vec![8080], ..inside(container("web", "nginx-shop/web:1")) };
+        assert_eq!(chosen(vec![web, database.clone()], &[]).unwrap(), ["web"]);
+        assert_eq!(
+            chosen(vec![published], &[]).unwrap(),
+            ["proxy"],
+            "there is nothing else that could be meant"
+        );
         let error = chosen(vec![database], &[]).unwrap_err();
         assert!(error.contains("publishes port 8080; name those to roll with --service"), "{error}");
+    }
+
+    #[test]
+    fn proxy_is_rolled_only_if_it_is_named() {
+        let project = || {
+            let front =
+                Listed { published: vec![8080], ..inside(container("front", "registry:5000/x/nginx:1.27")) };
+            vec![front, inside(container("web", "shop:1"))]
+        };
+        let error = chosen(project(), &[]).unwrap_err();
+        assert_eq!(
+            error,
+            "port 8080 leads to service `front`, whose image registry:5000/x/nginx:1.27 looks like a proxy: name the \
+             services behind it with --service (running: web), or roll the proxy itself with --service front"
+        );
+        assert_eq!(chosen(project(), &["front"]).unwrap(), ["front"]);
+        assert_eq!(chosen(project(), &["web"]).unwrap(), ["web"]);
     }
 
     #[test]
